@@ -1,0 +1,1 @@
+"""Conversations: history, prompt, answer, support."""

@@ -1,0 +1,1 @@
+"""Anything that can answer, each in a process of its own."""

@@ -1,0 +1,236 @@
+"""Everything that can go wrong on purpose, as one tree.
+
+    ChatbotError                 has a code, what happened, what to do; translated when shown
+    ├── SettingsError            a setting or an argument that cannot be used
+    ├── OwnerError               another Hearth holds the data folder
+    ├── DatabaseError            the data folder's database cannot be opened or is newer than this Hearth
+    ├── DiskFullError            no room to write
+    ├── ChildError               a helper process failed
+    │   ├── ChildDied            it ended without answering
+    │   ├── ChildHung            it stopped giving signs of life
+    │   └── ChildTimeout         it took longer than allowed
+    ├── Cancelled                the person pressed cancel
+    ├── DocumentError            a document cannot be added
+    │   ├── UnsupportedDocument  not a kind of file we read
+    │   ├── UnreadableDocument   broken, encrypted or hostile
+    │   └── EmptyDocument        nothing in it
+    ├── NotFoundError            no such document, conversation, model, job
+    ├── ModelError               a model cannot be used
+    │   ├── BrokenModel          the file or folder is damaged, incomplete or refused
+    │   ├── ModelDoesNotFit      the memory plan says no
+    │   └── MissingBackend       the library that runs this model is not installed
+    ├── EngineError              an answer could not be written
+    │   ├── ContextOverflow      the prompt is longer than the model can read
+    │   ├── OutOfMemory          memory ran out while loading or answering
+    │   ├── Busy                 the queue of questions is full
+    │   └── RemoteError          a remote endpoint refused or could not be reached
+    └── OfflineError             the step needs the internet and HEARTH_OFFLINE forbids it
+
+Raise with values: `raise UnreadableDocument(name="a.pdf", detail="…")`. Each class has its own
+sentence (`happened`) and cure (`next_step`), both English msgids with `{named}` values; `text(language)`
+gives both in the person's language. Errors cross process borders as `to_dict` / `from_dict`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from chatbot.i18n import N_, translate
+from chatbot.types import Language
+
+
+class ChatbotError(Exception):
+    """Something went wrong that a person can be told about: a code, what happened, what to do next."""
+
+    code: ClassVar[str] = "error"
+    happened: ClassVar[str] = N_("Something went wrong: {detail}")
+    next_step: ClassVar[str] = N_("Try again; if it happens twice, send the diagnostic report.")
+
+    def __init__(self, detail: str = "", **values: Any) -> None:
+        self.values: dict[str, Any] = {"detail": detail, **values}
+        super().__init__(self.text("en"))
+
+    def text(self, language: Language) -> str:
+        """What happened and what to do, as one paragraph in that language."""
+        sentences = (translate(self.happened, language), translate(self.next_step, language))
+        return " ".join(self._fill(s, language) for s in sentences if s).strip()
+
+    def _fill(self, sentence: str, language: Language) -> str:
+        # A detail may itself be one of our own sentences; a foreign one is shown as it came.
+        values = {
+            key: translate(value, language) if isinstance(value, str) and value else value
+            for key, value in self.values.items()
+        }
+        return sentence.format_map(_Named(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form that `from_dict` turns back into the same class."""
+        return {"code": self.code, "values": self.values}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> ChatbotError:
+        """The error that `to_dict` described; an unknown code becomes a plain ChatbotError."""
+        known = {cls.code: cls for cls in every_error()}
+        error = known.get(str(data.get("code")), ChatbotError)()
+        error.values = dict(data.get("values", {}))
+        error.args = (error.text("en"),)
+        return error
+
+
+class _Named(dict[str, Any]):
+    """Leaves a placeholder without a value empty instead of failing inside an error message."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def every_error() -> list[type[ChatbotError]]:
+    """Every class of the tree, the root first."""
+    found: list[type[ChatbotError]] = [ChatbotError]
+    for cls in found:
+        found.extend(cls.__subclasses__())
+    return found
+
+
+class SettingsError(ChatbotError):
+    code = "settings"
+    happened = N_("This setting cannot be used: {detail}")
+    next_step = N_("Correct it and try again.")
+
+
+class OwnerError(ChatbotError):
+    code = "owner"
+    happened = N_("Hearth is already running on this data folder, at {address}.")
+    next_step = N_("Use that window, or close it first.")
+
+
+class DatabaseError(ChatbotError):
+    code = "database"
+    happened = N_("The data folder's database cannot be opened: {detail}")
+    next_step = N_("Update Hearth, or restore a backup.")
+
+
+class DiskFullError(ChatbotError):
+    code = "disk_full"
+    happened = N_("There is not enough room on the disk: {detail}")
+    next_step = N_("Free some space and try again. Nothing was half-stored.")
+
+
+class ChildError(ChatbotError):
+    code = "child"
+    happened = N_("A helper process failed: {detail}")
+    next_step = N_("Hearth starts it again by itself; please repeat the last step.")
+
+
+class ChildDied(ChildError):
+    code = "child_died"
+    happened = N_("The helper process {name} ended unexpectedly ({detail}).")
+
+
+class ChildHung(ChildError):
+    code = "child_hung"
+    happened = N_("The helper process {name} stopped responding and was ended.")
+
+
+class ChildTimeout(ChildError):
+    code = "child_timeout"
+    happened = N_("The helper process {name} took longer than {seconds} seconds and was ended.")
+    next_step = N_("The input may be damaged or too large; try a smaller one.")
+
+
+class Cancelled(ChatbotError):
+    code = "cancelled"
+    happened = N_("Cancelled.")
+    next_step = ""
+
+
+class DocumentError(ChatbotError):
+    code = "document"
+    happened = N_("“{name}” cannot be added: {detail}")
+    next_step = N_("Check the file and add it again.")
+
+
+class UnsupportedDocument(DocumentError):
+    code = "unsupported_document"
+    happened = N_("“{name}” is not a kind of file Hearth reads.")
+    next_step = N_("Add PDF, Word (DOCX), HTML, Markdown or plain text.")
+
+
+class UnreadableDocument(DocumentError):
+    code = "unreadable_document"
+    happened = N_("“{name}” cannot be read: {detail}")
+    next_step = N_("Open it in its own program, save it anew and add that copy.")
+
+
+class EmptyDocument(DocumentError):
+    code = "empty_document"
+    happened = N_("“{name}” is empty.")
+    next_step = N_("Choose a file with text in it.")
+
+
+class NotFoundError(ChatbotError):
+    code = "not_found"
+    happened = N_("Not found: {detail}")
+    next_step = N_("It may have been deleted; look at the list again.")
+
+
+class ModelError(ChatbotError):
+    code = "model"
+    happened = N_("The model “{name}” cannot be used: {detail}")
+    next_step = N_("Choose another model, or go on without one.")
+
+
+class BrokenModel(ModelError):
+    code = "broken_model"
+    happened = N_("The model “{name}” is damaged or not safe to open: {detail}")
+    next_step = N_("Download or copy it again, then import it once more.")
+
+
+class ModelDoesNotFit(ModelError):
+    code = "model_does_not_fit"
+    happened = N_("The model “{name}” does not fit in memory: {detail}")
+    next_step = N_("Choose a smaller model or a shorter context, or press “load anyway”.")
+
+
+class MissingBackend(ModelError):
+    code = "missing_backend"
+    happened = N_("The library that runs “{name}” is not installed: {detail}")
+    next_step = N_("The README's set-up section names the one line that installs it.")
+
+
+class EngineError(ChatbotError):
+    code = "engine"
+    happened = N_("The answer could not be written: {detail}")
+    next_step = N_("Ask again, or choose another model.")
+
+
+class ContextOverflow(EngineError):
+    code = "context_overflow"
+    happened = N_(
+        "The question and its context need {needed} tokens, but the model can read {context}."
+    )
+    next_step = N_("Shorten the question, choose fewer documents, or load a longer context.")
+
+
+class OutOfMemory(EngineError):
+    code = "out_of_memory"
+    happened = N_("Memory ran out while running “{name}”.")
+    next_step = N_("The model was unloaded. Try a shorter context or a smaller model.")
+
+
+class Busy(EngineError):
+    code = "busy"
+    happened = N_("Too many questions are waiting ({waiting}).")
+    next_step = N_("Try again in a moment.")
+
+
+class RemoteError(EngineError):
+    code = "remote"
+    happened = N_("The remote model at {address} did not answer: {detail}")
+    next_step = N_("Check the address, the key and that the server is running.")
+
+
+class OfflineError(ChatbotError):
+    code = "offline"
+    happened = N_("This step needs the internet, and Hearth is set to stay offline.")
+    next_step = N_("Unset HEARTH_OFFLINE to allow it.")

@@ -1,0 +1,1 @@
+"""What this PC has, and live samples of it."""

@@ -1,0 +1,1 @@
+"""Documents: reading, cutting into passages, storing, indexing."""

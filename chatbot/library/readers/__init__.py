@@ -1,0 +1,1 @@
+"""One module per kind of file, each a function from path to ReadDocument."""

@@ -1,0 +1,90 @@
+"""Text as Hearth compares it: NFC, folded words, sentences, language.
+
+Vietnamese is typed with or without its marks, composed or decomposed; both sides of every comparison
+go through these functions, so 'Điều', 'điều' (NFD) and 'dieu' meet.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from chatbot.types import Language
+
+_WORD = re.compile(r"\w+", re.UNICODE)
+# A sentence ends at .!?… before white space, or at a line break; not after "Điều 5." and "1." numbering.
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"”’)\]]*\s+|\n+")
+_NUMBERING = re.compile(
+    r"(?:^|\s)(?:\d{1,3}|[a-zđ]|[IVXLC]+|Điều \d+|khoản \d+|tr|Nr|No|Mr|Mrs|Ms|Dr|vs|e\.g|i\.e|TP|TS|ThS|PGS|GS)\.$",
+    re.IGNORECASE,
+)
+_VIETNAMESE_ONLY = re.compile(
+    "[ăâđêôơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]", re.IGNORECASE
+)
+_VIETNAMESE_WORDS = frozenset(
+    ["la", "va", "cua", "co", "khong", "duoc", "cho", "cac", "nhung", "trong", "nguoi", "khi", "nao", "nhu", "the", "dieu", "khoan", "theo", "phai", "bi", "hoc", "vien", "sinh", "luat", "quy", "dinh", "bao", "nhieu", "toi", "gi", "voi", "mot", "ve", "tai", "hay", "den", "tu", "nay", "do", "thi"]
+)
+_ENGLISH_WORDS = frozenset(
+    ["the", "of", "and", "to", "in", "is", "are", "what", "when", "how", "who", "which", "for", "a", "an", "be", "with", "on", "by", "must", "may", "can", "does", "do", "i", "my"]
+)
+
+
+def nfc(text: str) -> str:
+    """Composed form (Unicode NFC), the one form that is stored and compared."""
+    return unicodedata.normalize("NFC", text)
+
+
+def fold(text: str) -> str:
+    """Lower case without marks, đ as d: 'Điều lệ' → 'dieu le'. The length may change."""
+    decomposed = unicodedata.normalize("NFD", text.lower())
+    kept = "".join(c for c in decomposed if not unicodedata.combining(c))
+    return unicodedata.normalize("NFC", kept).replace("đ", "d")
+
+
+def words(text: str) -> list[str]:
+    """The words (Vietnamese: syllables) of the text, as they are written."""
+    return _WORD.findall(nfc(text))
+
+
+def folded_words(text: str) -> list[str]:
+    """The words of the text, folded."""
+    return _WORD.findall(fold(text))
+
+
+def has_marks(text: str) -> bool:
+    """Whether the text uses any letter that only Vietnamese has, so its typist writes accents."""
+    return bool(_VIETNAMESE_ONLY.search(nfc(text)))
+
+
+def language_of(text: str) -> Language:
+    """Vietnamese or English: by letters only Vietnamese has, else by frequent words of either."""
+    sample = nfc(text[:4000])
+    letters = sum(c.isalpha() for c in sample)
+    if letters and len(_VIETNAMESE_ONLY.findall(sample)) / letters > 0.03:
+        return "vi"
+    found = folded_words(sample)
+    vietnamese = sum(w in _VIETNAMESE_WORDS for w in found)
+    english = sum(w in _ENGLISH_WORDS for w in found)
+    return "vi" if vietnamese > english else "en"
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """The (start, end) spans of the text's sentences, white space at the edges left out."""
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        if "\n" not in match.group() and _NUMBERING.search(text[start : match.start()]):
+            continue
+        _append_trimmed(spans, text, start, match.start())
+        start = match.end()
+    _append_trimmed(spans, text, start, len(text))
+    return spans
+
+
+def _append_trimmed(spans: list[tuple[int, int]], text: str, start: int, end: int) -> None:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    if end > start:
+        spans.append((start, end))

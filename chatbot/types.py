@@ -1,0 +1,354 @@
+"""The nouns that Hearth's rooms pass to each other.
+
+Everything here is a frozen value: no behaviour beyond what can be read off the fields, no imports
+from other rooms. Lengths are characters of NFC text, sizes are bytes, times are seconds
+(`*_at` are seconds since the epoch), scores are "higher is better".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Language = Literal["vi", "en"]
+Role = Literal["system", "user", "assistant"]
+Backend = Literal["extractive", "llama_cpp", "transformers", "openai"]
+Scope = Literal["only", "also", "none"]
+"""What an answer may draw on: documents only, documents and the model, the model alone."""
+
+DocumentState = Literal["waiting", "reading", "ready", "failed"]
+MessageState = Literal["writing", "complete", "stopped", "failed"]
+JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
+Phase = Literal["queued", "loading", "searching", "reading", "writing", "done"]
+SearchMode = Literal["hybrid", "lexical", "dense"]
+
+
+# --- documents ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PageText:
+    """The text of one page as a reader found it; `number` counts from 1, None where pages mean nothing."""
+
+    text: str
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """What a reader returns: the pages in order, and what a person should know about the reading."""
+
+    pages: tuple[PageText, ...]
+    title: str = ""
+    media_type: str = "text/plain"
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One stored document; `warning` and `error` are messages for people, or None."""
+
+    id: str
+    collection: str
+    name: str
+    sha256: str
+    media_type: str
+    size: int
+    state: DocumentState
+    pages: int
+    passages: int
+    language: Language | None
+    warning: str | None
+    error: str | None
+    added_at: float
+    origin: str | None = None
+    """The path the file was added from, where there was one."""
+    conversation: str | None = None
+    """Set when the file belongs to one conversation only (attached in the chat)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A span of a document: `text` is the document's text from `start` to `end`, exactly."""
+
+    id: str
+    document_id: str
+    ordinal: int
+    text: str
+    start: int
+    end: int
+    page: int | None
+    path: str
+    """Where it stands in the document's structure, such as 'Chương II › Điều 20 › Khoản 1'."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFilter:
+    """Which passages a search may return; empty tuples mean 'no restriction'.
+
+    `conversation` adds the files attached to that conversation; other conversations' files never show.
+    """
+
+    collections: tuple[str, ...] = ()
+    documents: tuple[str, ...] = ()
+    conversation: str | None = None
+    nothing: bool = False
+    """True when the person chose to search nothing but the conversation's own files."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """A passage that a search found, and why; ranks count from 1, None where that side missed it."""
+
+    passage: Passage
+    document: str
+    score: float
+    lexical_rank: int | None = None
+    dense_rank: int | None = None
+
+
+# --- conversations --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A passage shown to the model under the number that the answer cites as [number]."""
+
+    number: int
+    passage_id: str
+    document_id: str
+    document: str
+    page: int | None
+    path: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStats:
+    """What one answer cost. Seconds, tokens, tokens per second; `cached_tokens` were not re-read."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    answer_tokens: int = 0
+    seconds_to_first_token: float = 0.0
+    seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    context: int = 0
+    """The model's context length in tokens; 0 for engines without one."""
+    finish: Literal["stop", "length", "cancelled"] = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How to write: sampling, length, stop words. `seed` None draws a fresh one."""
+
+    temperature: float = 0.3
+    top_p: float = 0.95
+    top_k: int = 40
+    min_p: float = 0.05
+    repeat_penalty: float = 1.1
+    max_tokens: int = 1024
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    thinking: bool = True
+    """False asks a reasoning model to answer without its <think> part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message as an engine receives it.
+
+    `text` is the complete prompt text. `question` and `sources` repeat its parts for the engine
+    that quotes instead of writing; engines with a model read `text` only.
+    """
+
+    role: Role
+    text: str
+    question: str = ""
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a stream: text to append, reading progress (0..1), or the closing statistics."""
+
+    text: str = ""
+    progress: float | None = None
+    queue_place: int | None = None
+    notice: str | None = None
+    """A sentence for the person, such as 'the model brings no chat template'; already translated key."""
+    stats: GenerationStats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a loaded engine is: backend, a name for people, and its limits."""
+
+    backend: Backend
+    model: str
+    context: int
+    device: str = "cpu"
+    precision: str = ""
+    template: Literal["model", "built-in", "none"] = "none"
+
+
+class Engine(Protocol):
+    """Anything that can answer: one method that streams, one that counts, one that ends."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def stream(self, turns: Sequence[Turn], options: GenerationOptions) -> Iterator[Delta]:
+        """Yield the answer as it grows; the last Delta carries the stats. Closing the iterator cancels."""
+        ...
+
+    def count_tokens(self, turns: Sequence[Turn]) -> int:
+        """Exactly as many tokens as `stream` would read for these turns."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, a node in its tree of branches."""
+
+    id: str
+    conversation_id: str
+    parent_id: str | None
+    role: Role
+    text: str
+    created_at: float
+    state: MessageState = "complete"
+    sources: tuple[Source, ...] = ()
+    stats: GenerationStats | None = None
+    engine: str = ""
+    model: str = ""
+    notices: tuple[str, ...] = ()
+    error: str | None = None
+    thumb: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSettings:
+    """What one conversation answers with; None fields fall back to the settings page."""
+
+    model: str | None = None
+    scope: Scope = "only"
+    filter: SearchFilter = field(default_factory=SearchFilter)
+    system_prompt: str = ""
+    options: GenerationOptions = field(default_factory=GenerationOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One conversation as the sidebar lists it; `leaf_id` is the branch last looked at."""
+
+    id: str
+    title: str
+    created_at: float
+    updated_at: float
+    pinned: bool = False
+    incognito: bool = False
+    deleted_at: float | None = None
+    leaf_id: str | None = None
+    settings: ConversationSettings = field(default_factory=ConversationSettings)
+
+
+# --- this PC and its models -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as the driver tells it; bytes, percent, degrees Celsius, watts; None where unknown."""
+
+    index: int
+    name: str
+    kind: Literal["cuda", "mps", "rocm"]
+    total: int
+    free: int
+    load: float | None = None
+    temperature: float | None = None
+    power: float | None = None
+    driver: str = ""
+    used_by_hearth: int | None = None
+    bf16: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What this PC has and what of it is free now."""
+
+    device: Literal["cuda", "mps", "cpu"]
+    gpus: tuple[Gpu, ...]
+    ram_total: int
+    ram_available: int
+    swap_total: int
+    swap_used: int
+    cores: int
+    cores_physical: int
+    cpu_name: str
+    cpu_flags: tuple[str, ...]
+    cpu_load: float
+    disk_total: int
+    disk_free: int
+    system: str
+    unified_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How a model would run here: every size in bytes, `reason` a sentence with the numbers.
+
+    `parts` sums to `total`; `free` is what the chosen device has now.
+    """
+
+    backend: Backend
+    precision: str
+    device: str
+    gpu_layers: int
+    context: int
+    kv_type: str
+    batch: int
+    threads: int
+    parts: dict[str, int]
+    total: int
+    free: int
+    fits: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArtifact:
+    """One model on disk; `path` is a GGUF file or a model folder."""
+
+    id: str
+    format: Literal["gguf", "hf"]
+    path: str
+    name: str
+    size: int
+    linked: bool
+    added_at: float
+    architecture: str = ""
+    parameters: int = 0
+    context: int = 0
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of long work; `progress` 0..1 or None when it cannot be told."""
+
+    id: str
+    kind: str
+    state: JobState
+    title: str
+    progress: float | None
+    message: str
+    error: str | None
+    created_at: float
+    updated_at: float
+    params: dict[str, Any] = field(default_factory=dict)
