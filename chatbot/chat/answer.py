@@ -1,0 +1,422 @@
+"""The one place where search, prompt, engine and history meet.
+
+An answer belongs to the owner process, not to a page: `Answers.ask` starts it in a thread and returns a
+`Reply` that any number of pages may watch, leave and come back to. Only `Reply.stop`, or nobody
+watching for a long time, ends it early; what was written is kept either way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from chatbot.chat import prompt as prompts
+from chatbot.chat.history import History
+from chatbot.chat.support import keep_real_citations, numbers_of
+from chatbot.errors import Busy, Cancelled, ChatbotError
+from chatbot.i18n import N_, translate
+from chatbot.text import language_of
+from chatbot.types import (
+    Conversation,
+    Delta,
+    Engine,
+    GenerationStats,
+    Message,
+    MessageState,
+    Phase,
+    SearchFilter,
+    SearchResult,
+    Source,
+)
+
+log = logging.getLogger(__name__)
+
+NOT_FOUND = N_("Not found in your documents. The nearest passages are below.")
+NOTHING_TO_SEARCH = N_("There are no documents to search in the chosen scope.")
+NEEDS_MODEL = N_(
+    "Without a model Hearth can only quote your documents. Load a model, or let the answer use documents."
+)
+INTERRUPTED = N_("Hearth was closed while this answer was being written.")
+UNWATCHED = N_("Nobody was watching, so the answer was ended here.")
+
+SAVE_SECONDS = 1.0
+UNWATCHED_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a search brought, and how strongly it speaks to the question (False: not in there)."""
+
+    results: Sequence[SearchResult]
+    answers: bool
+
+
+Find = Callable[[str, SearchFilter], Findings]
+EngineFor = Callable[[str | None], Engine]
+
+
+class Reply:
+    """An answer being written: watch it from any point, from any thread; it runs once.
+
+    Iterating yields text from the beginning until the end; `message` is the state so far.
+    """
+
+    def __init__(self, message: Message, question: str) -> None:
+        self.question = question
+        self.started_at = time.time()
+        self._message = message
+        self._phase: Phase = "queued"
+        self._progress: float | None = None
+        self._place: int | None = None
+        self._changed = threading.Condition()
+        self._stopped = threading.Event()
+        self._watched_at = time.monotonic()
+
+    def __iter__(self) -> Iterator[str]:
+        return self.read()
+
+    def read(self, start: int = 0) -> Iterator[str]:
+        """Pieces of the answer from character `start` on, as they come."""
+        while True:
+            with self._changed:
+                self.watch()
+                self._changed.wait_for(lambda at=start: len(self.text) > at or self.done, timeout=5)
+                piece, done = self.text[start:], self.done
+            if piece:
+                yield piece
+                start += len(piece)
+            if done:
+                return
+
+    def wait(self, timeout: float | None = None) -> Message:
+        """The finished message, or the state so far when `timeout` seconds have passed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.done, timeout)
+        return self._message
+
+    def stop(self) -> None:
+        """End the answer here and keep what was written."""
+        self._stopped.set()
+
+    def watch(self) -> None:
+        """Say that somebody looks at this answer now."""
+        self._watched_at = time.monotonic()
+
+    @property
+    def message(self) -> Message:
+        return self._message
+
+    @property
+    def text(self) -> str:
+        return self._message.text
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return self._message.sources
+
+    @property
+    def stats(self) -> GenerationStats | None:
+        return self._message.stats
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def progress(self) -> float | None:
+        """How much of the prompt has been read, 0..1; None in other phases."""
+        return self._progress
+
+    @property
+    def queue_place(self) -> int | None:
+        """How many questions are before this one; None when it is its turn."""
+        return self._place
+
+    @property
+    def done(self) -> bool:
+        return self._phase == "done"
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    @property
+    def unwatched_seconds(self) -> float:
+        return time.monotonic() - self._watched_at
+
+    def update(
+        self,
+        *,
+        phase: Phase | None = None,
+        progress: float | None = None,
+        place: int | None = None,
+        message: Message | None = None,
+    ) -> None:
+        """What the writer has to tell the watchers."""
+        with self._changed:
+            self._phase = phase or self._phase
+            self._progress, self._place = progress, place
+            self._message = message or self._message
+            self._changed.notify_all()
+
+
+class Answers:
+    """Starts answers and knows those that run."""
+
+    def __init__(
+        self,
+        history_of: Callable[[str], History],
+        find: Find,
+        engine_for: EngineFor,
+        style: Callable[[], str],
+    ) -> None:
+        self._history_of = history_of
+        self._find = find
+        self._engine_for = engine_for
+        self._style = style
+        self._running: dict[str, Reply] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, conversation_id: str, question: str, parent_id: str | None = None) -> Reply:
+        """Store the question below `parent_id` (None: at the end of the branch) and begin the answer.
+
+        Raises Busy while this conversation's last answer is still being written.
+        """
+        self._refuse_second(conversation_id)
+        history = self._history_of(conversation_id)
+        if parent_id is None:
+            branch = history.branch(conversation_id)
+            parent_id = branch[-1].id if branch else None
+        asked = history.add(conversation_id, parent_id, "user", question.strip())
+        return self._begin(history, asked)
+
+    def edit(self, conversation_id: str, message_id: str, question: str) -> Reply:
+        """Ask a changed question as a new branch beside the old one."""
+        self._refuse_second(conversation_id)
+        history = self._history_of(conversation_id)
+        old = history.message(message_id)
+        asked = history.add(conversation_id, old.parent_id, "user", question.strip())
+        return self._begin(history, asked)
+
+    def regenerate(self, conversation_id: str, message_id: str) -> Reply:
+        """Answer the same question once more, beside the old answer."""
+        self._refuse_second(conversation_id)
+        history = self._history_of(conversation_id)
+        asked = history.message(history.message(message_id).parent_id or "")
+        return self._begin(history, asked)
+
+    def running(self, conversation_id: str) -> Reply | None:
+        """The answer being written in that conversation, if any."""
+        return self._running.get(conversation_id)
+
+    def all_running(self) -> list[Reply]:
+        """Every answer being written, the oldest first."""
+        return list(self._running.values())
+
+    def stop_all(self, wait: float = 5.0) -> None:
+        """End every answer and wait until what was written is saved."""
+        for reply in self.all_running():
+            reply.stop()
+        for reply in self.all_running():
+            reply.wait(wait)
+
+    def recover(self, history: History) -> None:
+        """Close the answers that a crash left open: their text is kept and the reason said."""
+        for message in history.unfinished():
+            notices = (*message.notices, INTERRUPTED)
+            history.save(replace(message, state="stopped", notices=notices))
+
+    def _refuse_second(self, conversation_id: str) -> None:
+        if conversation_id in self._running:
+            raise Busy(waiting=1)
+
+    def _begin(self, history: History, asked: Message) -> Reply:
+        message = history.add(asked.conversation_id, asked.id, "assistant", "", state="writing")
+        reply = Reply(message, asked.text)
+        with self._lock:
+            self._running[asked.conversation_id] = reply
+        threading.Thread(
+            target=self._run, args=(history, asked, reply), name="answer", daemon=True
+        ).start()
+        return reply
+
+    def _run(self, history: History, asked: Message, reply: Reply) -> None:
+        try:
+            self._write(history, asked, reply)
+            state: MessageState = "stopped" if reply.stopped else "complete"
+            self._finish(history, reply, replace(reply.message, state=state))
+        except Cancelled:
+            self._finish(history, reply, replace(reply.message, state="stopped"))
+        except ChatbotError as error:
+            self._finish(history, reply, _failed(reply.message, error))
+        except Exception as error:  # shown on the page and logged: an answer must never vanish
+            log.exception("an answer failed")
+            wrapped = ChatbotError(f"{type(error).__name__}: {error}")
+            self._finish(history, reply, _failed(reply.message, wrapped))
+
+    def _finish(self, history: History, reply: Reply, message: Message) -> None:
+        text = keep_real_citations(message.text, numbers_of(message.sources))
+        message = replace(message, text=text)
+        try:
+            history.save(message)
+        except (
+            ChatbotError
+        ) as error:  # disk full, conversation erased: the page still shows the text
+            log.warning("an answer could not be saved: %s", error.code)
+            message = replace(message, error=message.error or _dump(error))
+        with self._lock:
+            self._running.pop(message.conversation_id, None)
+        reply.update(phase="done", message=message)
+
+    def _write(self, history: History, asked: Message, reply: Reply) -> None:
+        conversation = history.conversation(asked.conversation_id)
+        settings = conversation.settings
+        before = history.branch(conversation.id)
+        before = before[: next(i for i, m in enumerate(before) if m.id == asked.id)]
+
+        sources: tuple[Source, ...] = ()
+        if settings.scope != "none":
+            reply.update(phase="searching")
+            findings = self._search(conversation, asked, before)
+            sources = prompts.sources_from(findings.results)
+            if not findings.answers and settings.scope == "only":
+                self._say_not_found(reply, asked, sources)
+                return
+            if not findings.answers:
+                sources = ()
+        _end_if_stopped(reply)
+
+        reply.update(phase="loading")
+        engine = self._engine_for(settings.model)
+        _end_if_stopped(reply)
+        info = engine.info
+        if info.backend == "extractive" and not sources:
+            self._say(reply, asked, NEEDS_MODEL)
+            return
+        built = prompts.build(
+            asked.text,
+            sources,
+            before,
+            scope=settings.scope if sources else "none",
+            system_prompt=settings.system_prompt,
+            style=self._style(),
+            context=info.context,
+            answer_tokens=settings.options.max_tokens,
+            count_tokens=engine.count_tokens,
+        )
+        reply.update(
+            phase="reading",
+            message=replace(
+                reply.message,
+                sources=built.sources,
+                notices=built.notices,
+                engine=info.backend,
+                model=info.model,
+            ),
+        )
+        options = settings.options
+        if info.context:
+            room = max(info.context - built.tokens, 1)
+            options = replace(options, max_tokens=min(options.max_tokens, room))
+        stream = engine.stream(built.turns, options)
+        try:
+            self._follow(history, reply, stream)
+        finally:
+            close = getattr(stream, "close", None)
+            if close:
+                close()
+
+    def _search(
+        self, conversation: Conversation, asked: Message, before: Sequence[Message]
+    ) -> Findings:
+        chosen = replace(conversation.settings.filter, conversation=conversation.id)
+        return self._find(prompts.search_question(asked.text, before), chosen)
+
+    def _follow(self, history: History, reply: Reply, stream: Iterator[Delta]) -> None:
+        saved_at = time.monotonic()
+        for delta in stream:
+            message = reply.message
+            if delta.notice:
+                message = replace(message, notices=_once(message.notices, delta.notice))
+            if delta.text:
+                message = replace(message, text=message.text + delta.text)
+            if delta.stats:
+                message = replace(message, stats=delta.stats)
+            reply.update(
+                phase=_phase(reply, delta),
+                progress=delta.progress,
+                place=delta.queue_place,
+                message=message,
+            )
+            if reply.stopped:
+                return
+            if reply.unwatched_seconds > UNWATCHED_SECONDS:
+                reply.update(message=replace(message, notices=_once(message.notices, UNWATCHED)))
+                reply.stop()
+                return
+            if delta.text and time.monotonic() - saved_at > SAVE_SECONDS:
+                history.save(message)
+                saved_at = time.monotonic()
+
+    def _say_not_found(self, reply: Reply, asked: Message, nearest: tuple[Source, ...]) -> None:
+        sentence = NOT_FOUND if nearest else NOTHING_TO_SEARCH
+        reply.update(message=replace(reply.message, sources=nearest, notices=(sentence,)))
+        self._say(reply, asked, sentence)
+
+    @staticmethod
+    def _say(reply: Reply, asked: Message, sentence: str) -> None:
+        text = translate(sentence, language_of(asked.text))
+        reply.update(
+            phase="writing", message=replace(reply.message, text=text, engine="extractive")
+        )
+
+
+def _phase(reply: Reply, delta: Delta) -> Phase:
+    if delta.text or reply.phase == "writing":
+        return "writing"
+    if delta.queue_place is not None:
+        return "queued"
+    return "reading"
+
+
+def _end_if_stopped(reply: Reply) -> None:
+    if reply.stopped:
+        raise Cancelled
+
+
+def _once(notices: tuple[str, ...], notice: str) -> tuple[str, ...]:
+    return notices if notice in notices else (*notices, notice)
+
+
+def _failed(message: Message, error: ChatbotError) -> Message:
+    return replace(message, state="failed", error=_dump(error))
+
+
+def _dump(error: ChatbotError) -> str:
+    return json.dumps(error.to_dict(), ensure_ascii=False)
+
+
+def summary(message: Message) -> dict[str, object]:
+    """The answer as the command line prints it: {answer, sources, engine, stats}."""
+    return {
+        "answer": message.text,
+        "sources": [
+            {
+                "number": s.number,
+                "document": s.document,
+                "page": s.page,
+                "path": s.path,
+                "text": s.text,
+                "score": round(s.score, 4),
+            }
+            for s in message.sources
+        ],
+        "engine": message.engine,
+        "model": message.model,
+        "notices": list(message.notices),
+        "stats": asdict(message.stats) if message.stats else {},
+    }
