@@ -20,7 +20,7 @@ Scope = Literal["only", "also", "none"]
 DocumentState = Literal["waiting", "reading", "ready", "failed"]
 MessageState = Literal["writing", "complete", "stopped", "failed"]
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
-Phase = Literal["queued", "loading", "searching", "reading", "writing", "done"]
+Phase = Literal["queued", "adding", "searching", "loading", "reading", "writing", "done"]
 SearchMode = Literal["hybrid", "lexical", "dense"]
 
 
@@ -36,13 +36,27 @@ class PageText:
 
 
 @dataclass(frozen=True, slots=True)
+class Heading:
+    """A line that the source itself marks as a heading: a span of the document's text, level 1 the highest."""
+
+    start: int
+    end: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReadDocument:
-    """What a reader returns: the pages in order, and what a person should know about the reading."""
+    """What a reader returns: the pages in order, and what a person should know about the reading.
+
+    The document's text is the pages' texts one after another, with nothing between them.
+    """
 
     pages: tuple[PageText, ...]
     title: str = ""
     media_type: str = "text/plain"
     warning: str | None = None
+    """A msgid; translated where it is shown."""
+    headings: tuple[Heading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,10 @@ class Document:
     """The path the file was added from, where there was one."""
     conversation: str | None = None
     """Set when the file belongs to one conversation only (attached in the chat)."""
+    failure: dict[str, Any] | None = None
+    """The error as `ChatbotError.to_dict` gave it, so that it can be told in the person's language."""
+    deleted_at: float | None = None
+    """Set while it lies in the trash."""
 
 
 @dataclass(frozen=True, slots=True)
