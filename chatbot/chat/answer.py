@@ -45,6 +45,7 @@ UNWATCHED = N_("Nobody was watching, so the answer was ended here.")
 
 SAVE_SECONDS = 1.0
 UNWATCHED_SECONDS = 600.0
+FILES_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Findings:
 
 Find = Callable[[str, SearchFilter], Findings]
 EngineFor = Callable[[str | None], Engine]
+FilesReady = Callable[[str], bool]
+"""Whether every file attached to that conversation has been read."""
 
 
 class Reply:
@@ -84,7 +87,7 @@ class Reply:
         while True:
             with self._changed:
                 self.watch()
-                self._changed.wait_for(lambda at=start: len(self.text) > at or self.done, timeout=5)
+                self._changed.wait_for(self._has_more(start), timeout=5)
                 piece, done = self.text[start:], self.done
             if piece:
                 yield piece
@@ -148,6 +151,9 @@ class Reply:
     def unwatched_seconds(self) -> float:
         return time.monotonic() - self._watched_at
 
+    def _has_more(self, start: int) -> Callable[[], bool]:
+        return lambda: len(self.text) > start or self.done
+
     def update(
         self,
         *,
@@ -173,11 +179,13 @@ class Answers:
         find: Find,
         engine_for: EngineFor,
         style: Callable[[], str],
+        files_ready: FilesReady = lambda _conversation_id: True,
     ) -> None:
         self._history_of = history_of
         self._find = find
         self._engine_for = engine_for
         self._style = style
+        self._files_ready = files_ready
         self._running: dict[str, Reply] = {}
         self._lock = threading.Lock()
 
@@ -280,6 +288,7 @@ class Answers:
 
         sources: tuple[Source, ...] = ()
         if settings.scope != "none":
+            self._await_files(conversation.id, reply)
             reply.update(phase="searching")
             findings = self._search(conversation, asked, before)
             sources = prompts.sources_from(findings.results)
@@ -329,6 +338,13 @@ class Answers:
             close = getattr(stream, "close", None)
             if close:
                 close()
+
+    def _await_files(self, conversation_id: str, reply: Reply) -> None:
+        deadline = time.monotonic() + FILES_SECONDS
+        while not self._files_ready(conversation_id) and time.monotonic() < deadline:
+            reply.update(phase="adding")
+            _end_if_stopped(reply)
+            time.sleep(0.2)
 
     def _search(
         self, conversation: Conversation, asked: Message, before: Sequence[Message]

@@ -1,0 +1,49 @@
+"""Hearth in one process: the Streamlit pages and the HTTP API. `streamlit run app.py` serves `app`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+# `streamlit run` may start anywhere; chatbot and pages are found beside this file.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+# Before any import that would read them: nothing phones home, nothing is looked up.
+os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+from starlette.middleware import Middleware  # noqa: E402
+from streamlit import config  # noqa: E402
+from streamlit.starlette import App  # noqa: E402
+
+from chatbot.api.guard import Guard  # noqa: E402
+from chatbot.api.routes import routes  # noqa: E402
+from chatbot.errors import ChatbotError  # noqa: E402
+from chatbot.services import close_services, open_services  # noqa: E402
+
+
+@asynccontextmanager
+async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
+    """Own the data folder while the server runs."""
+    host, port = config.get_option("server.address"), config.get_option("server.port")
+    try:
+        open_services(address=f"http://{host or 'localhost'}:{port}")
+    except ChatbotError as error:
+        # The server would print a traceback and go on to shut down; a person needs one sentence.
+        print(f"\n  {error.text('vi')}\n  {error.text('en')}\n", file=sys.stderr)  # noqa: T201
+        sys.stderr.flush()
+        os._exit(1)
+    try:
+        yield {}
+    finally:
+        close_services()
+
+
+app = App("pages/main.py", lifespan=lifespan, routes=routes(), middleware=[Middleware(Guard)])

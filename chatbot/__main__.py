@@ -1,0 +1,355 @@
+"""The command line: `python -m chatbot …`; every page's work has a command.
+
+Beside a running Hearth it speaks to it through the loopback port; without one it is the owner for its
+duration. `--json` prints one JSON object on stdout; logs go to stderr. Exit codes: 0 done, 1 an error
+(its message on stderr), 2 wrong usage, 3 some documents were refused.
+"""
+
+from __future__ import annotations
+
+import json
+import locale
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chatbot.errors import ChatbotError, ChildError
+from chatbot.i18n import preferred_language
+from chatbot.settings import Paths
+from chatbot.types import Language, Scope, SearchMode
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Ask your own documents, on your own PC."
+)
+documents = typer.Typer(no_args_is_help=True, help="Add, list and remove documents.")
+models = typer.Typer(no_args_is_help=True, help="Models on this PC.")
+jobs = typer.Typer(no_args_is_help=True, help="Long work.")
+evaluate = typer.Typer(no_args_is_help=True, help="How good the search is.")
+for name, group in (
+    ("documents", documents),
+    ("models", models),
+    ("jobs", jobs),
+    ("evaluate", evaluate),
+):
+    app.add_typer(group, name=name)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
+
+
+@app.command()
+def ask(
+    question: str,
+    collection: Collection = None,
+    model: Annotated[str | None, typer.Option(help="Model id; 'extractive' quotes only.")] = None,
+    documents: Annotated[Scope, typer.Option(help="Answer from documents only, also, none.")] = "only",
+    as_json: Json = False,
+) -> None:
+    """Answer a question from your documents."""
+    result = _run(
+        "ask", question=question, collection=collection, model=model, documents=documents
+    )
+    _print(result, as_json, _answer_text)
+
+
+@app.command()
+def search(
+    query: str,
+    collection: Collection = None,
+    mode: SearchMode = "hybrid",
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 8,
+    as_json: Json = False,
+) -> None:
+    """Find the passages that speak to a query."""
+    result = _run("search", query=query, collection=collection, mode=mode, limit=limit)
+    _print(result, as_json, _search_text)
+
+
+@app.command()
+def hardware(as_json: Json = False) -> None:
+    """What this PC has, what of it is free, and which backend follows."""
+    from chatbot.hardware.detect import detect
+    from chatbot.memory.plan import recommend
+
+    found = detect(Paths.default().data)
+    result = {
+        "device": found.device,
+        "gpus": [asdict(gpu) for gpu in found.gpus],
+        "ram": {"total": found.ram_total, "available": found.ram_available},
+        "swap": {"total": found.swap_total, "used": found.swap_used},
+        "cpu": {
+            "name": found.cpu_name,
+            "cores": found.cores,
+            "physical": found.cores_physical,
+            "flags": list(found.cpu_flags),
+            "load": found.cpu_load,
+        },
+        "disk": {"total": found.disk_total, "free": found.disk_free},
+        "system": found.system,
+        "plan": recommend(found),
+    }
+    _print(result, as_json, lambda r: json.dumps(r, indent=1, ensure_ascii=False))
+
+
+@documents.command("add")
+def documents_add(
+    paths: list[Path],
+    collection: Annotated[str, typer.Option(help="The collection to add to.")] = "documents",
+    as_json: Json = False,
+) -> None:
+    """Add files and folders."""
+    result = _run(
+        "documents add", paths=[str(p.resolve()) for p in paths], collection=collection
+    )
+    _print(result, as_json, _documents_text)
+    if any(row["error"] for row in result["documents"]):
+        raise typer.Exit(3)
+
+
+@documents.command("list")
+def documents_list(collection: Collection = None, as_json: Json = False) -> None:
+    """Every document and its state."""
+    _print(_run("documents list", collection=collection), as_json, _documents_text)
+
+
+@documents.command("remove")
+def documents_remove(document_id: str, as_json: Json = False) -> None:
+    """Erase one document from this PC."""
+    _print(_run("documents remove", id=document_id), as_json, lambda r: str(r["document"]))
+
+
+@documents.command("check")
+def documents_check(as_json: Json = False) -> None:
+    """Compare the search index with the database."""
+    _print(_run("documents check"), as_json, _plain)
+
+
+@documents.command("rebuild")
+def documents_rebuild(as_json: Json = False) -> None:
+    """Build the search index anew from the database."""
+    _print(_run("documents rebuild"), as_json, _plain)
+
+
+@models.command("list")
+def models_list(as_json: Json = False) -> None:
+    """Models on this PC."""
+    _print(_run("models list"), as_json, _models_text)
+
+
+@models.command("plan")
+def models_plan(
+    path_or_id: str,
+    context: Annotated[int | None, typer.Option(help="Tokens of context.")] = None,
+    kv_type: Annotated[str | None, typer.Option(help="f16, q8_0 or q4_0.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Tokens per prefill batch.")] = None,
+    backend: Annotated[str | None, typer.Option(help="llama_cpp or transformers.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What a model would need on this PC, part by part."""
+    from chatbot.hardware.detect import detect
+    from chatbot.memory import plan as planning
+    from chatbot.memory.headers import read_facts
+
+    def work() -> dict[str, Any]:
+        path = Path(path_or_id)
+        if not path.exists():
+            rows = _run("models list")["models"]
+            path = Path(next((m["path"] for m in rows if m["id"] == path_or_id), path_or_id))
+        given = {"context": context, "kv_type": kv_type, "batch": batch, "backend": backend}
+        wishes = planning.Wishes(**{k: v for k, v in given.items() if v is not None})
+        return asdict(planning.plan(detect(Paths.default().data), read_facts(path), wishes))
+
+    _print(_told(work), as_json, lambda r: str(r["reason"]))
+
+
+@models.command("import")
+def models_import(
+    path: Path,
+    copy: Annotated[bool, typer.Option(help="Copy the files instead of linking them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take a GGUF file or a model folder into the list."""
+    result = _run("models import", path=str(path.resolve()), copy=copy)
+    _print(result, as_json, lambda r: str(r["id"]))
+
+
+@models.command("load")
+def models_load(
+    model_id: str,
+    context: Annotated[int | None, typer.Option(help="Tokens of context.")] = None,
+    anyway: Annotated[bool, typer.Option(help="Load even if the plan says no.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Load a model in the running Hearth."""
+    result = _run("models load", id=model_id, context=context, anyway=anyway)
+    _print(result, as_json, _plain)
+
+
+@models.command("unload")
+def models_unload(as_json: Json = False) -> None:
+    """Free the loaded model's memory in the running Hearth."""
+    _print(_run("models unload"), as_json, _plain)
+
+
+@models.command("remove")
+def models_remove(model_id: str, as_json: Json = False) -> None:
+    """Take a model off the list; a copied one is deleted, a linked one stays where it is."""
+    _print(_run("models remove", id=model_id), as_json, _plain)
+
+
+@jobs.command("list")
+def jobs_list(as_json: Json = False) -> None:
+    """Long work, the latest first."""
+    _print(_run("jobs list"), as_json, _jobs_text)
+
+
+@jobs.command("cancel")
+def jobs_cancel(job_id: str, as_json: Json = False) -> None:
+    """End a piece of long work."""
+    _print(_run("jobs cancel", id=job_id), as_json, _plain)
+
+
+@evaluate.command("retrieval")
+def evaluate_retrieval(
+    dataset: Path,
+    mode: SearchMode = "hybrid",
+    embedder: Annotated[str | None, typer.Option(help="Another embedder than the default.")] = None,
+    strip_accents: Annotated[bool, typer.Option(help="Ask without accents.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Only so many questions.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the search on a BEIR-layout folder."""
+    from chatbot.evaluation.retrieval import evaluate as measure
+
+    def work() -> dict[str, Any]:
+        return measure(
+            dataset, mode=mode, embedder=embedder, strip_accents=strip_accents, limit=limit
+        )
+
+    _print(_told(work), as_json, _plain)
+
+
+# --- reaching the owner ---------------------------------------------------------------------
+
+
+def _run(command: str, **params: Any) -> dict[str, Any]:
+    """Run a command in the Hearth that owns the data folder, or as the owner."""
+    from chatbot.services import owner_of
+
+    owner = owner_of(Paths.default())
+    if owner and owner.get("address"):
+        return _told(lambda: _call(owner["address"], command, params))
+    return _told(lambda: _run_here(command, params))
+
+
+def _run_here(command: str, params: dict[str, Any]) -> dict[str, Any]:
+    from chatbot.api.commands import COMMANDS
+    from chatbot.services import close_services, open_services
+
+    try:
+        return COMMANDS[command](open_services(), params)
+    finally:
+        close_services()
+
+
+def _call(address: str, command: str, params: dict[str, Any]) -> dict[str, Any]:
+    import os
+
+    import httpx
+
+    token_file = Paths.default().token
+    token = os.environ.get("HEARTH_API_TOKEN") or token_file.read_text(encoding="utf-8").strip()
+    try:
+        response = httpx.post(
+            f"{address}/api/command",
+            json={"name": command, "params": params},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=None,  # noqa: S113 - a command may be an hour's work
+            trust_env=False,
+        )
+        body: dict[str, Any] = response.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise ChildError(f"{address}: {error}") from error
+    if "result" in body:
+        result: dict[str, Any] = body["result"]
+        return result
+    problem = body["error"]
+    raise (
+        ChatbotError.from_dict(problem)
+        if isinstance(problem, dict) and "code" in problem
+        else ChatbotError(str(problem))
+    )
+
+
+def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of `work`; an error becomes its message on stderr and exit code 1."""
+    try:
+        return work()
+    except ChatbotError as error:
+        if "--json" in sys.argv:
+            described = {**error.to_dict(), "message": error.text("en")}
+            print(json.dumps({"error": described}, ensure_ascii=False), file=sys.stderr)
+        else:
+            print(error.text(_language()), file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _language() -> Language:
+    return preferred_language((locale.getlocale()[0] or "en").replace("_", "-"))
+
+
+# --- words on the terminal ------------------------------------------------------------------
+
+
+def _print(
+    result: dict[str, Any], as_json: bool, as_text: Callable[[dict[str, Any]], str]
+) -> None:
+    print(json.dumps(result, ensure_ascii=False) if as_json else as_text(result))
+
+
+def _plain(result: dict[str, Any]) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in result.items())
+
+
+def _place(row: dict[str, Any]) -> str:
+    page = f", p. {row['page']}" if row.get("page") else ""
+    return f"{row['document']}{page}" + (f" · {row['path']}" if row["path"] else "")
+
+
+def _answer_text(result: dict[str, Any]) -> str:
+    lines = [result["answer"], ""]
+    lines += [f"[{source['number']}] {_place(source)}" for source in result["sources"]]
+    return "\n".join(lines)
+
+
+def _search_text(result: dict[str, Any]) -> str:
+    blocks = [f"{_place(r)}  ({r['score']:.2f})\n{r['text'].strip()}" for r in result["results"]]
+    return "\n\n".join(blocks)
+
+
+def _documents_text(result: dict[str, Any]) -> str:
+    lines = []
+    for row in result["documents"]:
+        said = row["error"] or row["warning"] or f"{row['passages']} passages"
+        lines.append(f"{row['id'][:8]}  {row['state']:8} {row['document']}  {said}")
+    return "\n".join(lines)
+
+
+def _models_text(result: dict[str, Any]) -> str:
+    return "\n".join(
+        f"{'*' if m['id'] == result['loaded'] else ' '} {m['id']}  {m['format']}  "
+        f"{m['size'] / 1e9:.1f} GB  {m['path']}"
+        for m in result["models"]
+    )
+
+
+def _jobs_text(result: dict[str, Any]) -> str:
+    return "\n".join(f"{j['id'][:8]}  {j['state']:9} {j['title']}  {j['message']}" for j in result["jobs"])
+
+
+if __name__ == "__main__":
+    app()

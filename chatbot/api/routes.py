@@ -1,0 +1,54 @@
+"""The HTTP routes beside the UI: `/v1/models`, and the port through which the command line speaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from chatbot.api import commands
+from chatbot.api.guard import with_token
+from chatbot.errors import ChatbotError
+from chatbot.services import QUOTES, services
+
+
+async def list_models(_request: Request) -> Response:
+    """The models a client may name, as OpenAI's API lists them; `extractive` is always there."""
+    models = await run_in_threadpool(services().models.list)
+    rows = [{"id": QUOTES, "object": "model", "created": 0, "owned_by": "hearth"}]
+    rows += [
+        {"id": m.id, "object": "model", "created": int(m.added_at), "owned_by": "local"}
+        for m in models
+    ]
+    return JSONResponse({"object": "list", "data": rows})
+
+
+async def run_command(request: Request) -> Response:
+    """Run one command of the command line in this owner: {name, params} → {result} or {error}."""
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        return JSONResponse({"error": {"message": "content type must be application/json"}}, 415)
+    try:
+        body: dict[str, Any] = await request.json()
+        name, params = str(body["name"]), dict(body.get("params", {}))
+    except (ValueError, KeyError, TypeError):
+        return JSONResponse({"error": {"message": "body must be {name, params}"}}, 422)
+    if name not in commands.COMMANDS:
+        return JSONResponse({"error": {"message": f"no command {name}"}}, 404)
+    try:
+        result = await run_in_threadpool(commands.COMMANDS[name], services(), params)
+    except ChatbotError as error:
+        return JSONResponse({"error": error.to_dict()}, 400)
+    except (TypeError, KeyError) as error:  # params that do not fit the command
+        return JSONResponse({"error": {"message": str(error)}}, 422)
+    return JSONResponse({"result": result})
+
+
+def routes() -> list[Route]:
+    """Every route of ours; each checks the token itself."""
+    return [
+        Route("/v1/models", with_token(list_models), methods=["GET"]),
+        Route("/api/command", with_token(run_command), methods=["POST"]),
+    ]

@@ -1,0 +1,412 @@
+"""Where everything is built and held: one `Services` per process, owner of one data folder.
+
+`open_services` takes the folder's lock and opens the rooms; pages, the API and the command line all
+reach the same object through `services()`. Work that needs two neighbouring rooms is composed here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from chatbot.chat.answer import Answers, Findings
+from chatbot.chat.history import INCOGNITO, History
+from chatbot.database import Database
+from chatbot.engines.base import EngineSpec
+from chatbot.engines.host import EngineHost
+from chatbot.errors import ModelDoesNotFit, NotFoundError, OwnerError
+from chatbot.hardware.detect import detect
+from chatbot.hardware.monitor import Monitor
+from chatbot.i18n import N_
+from chatbot.jobs import JobContext, Jobs
+from chatbot.library.chunking import CHUNKER_VERSION
+from chatbot.library.index import Index
+from chatbot.library.ingest import Ingest
+from chatbot.library.readers import Reader
+from chatbot.library.store import DocumentStore
+from chatbot.memory import plan as planning
+from chatbot.memory.headers import read_facts
+from chatbot.models.importing import import_model
+from chatbot.models.store import ModelStore
+from chatbot.retrieval.search import Search
+from chatbot.settings import (
+    SAMPLES,
+    Paths,
+    Settings,
+    load_settings,
+    offline,
+    save_settings,
+    write_atomically,
+)
+from chatbot.types import (
+    Document,
+    Engine,
+    Hardware,
+    Job,
+    MemoryPlan,
+    ModelArtifact,
+    SearchFilter,
+)
+
+log = logging.getLogger(__name__)
+
+REMOTE = "remote"
+"""Model id of the endpoint named on the settings page."""
+QUOTES = "extractive"
+"""Model id of 'no model': answers quote the documents."""
+
+SOURCES_PER_ANSWER = 6
+
+
+class Services:
+    """The open rooms of one data folder; build it with `open_services`."""
+
+    def __init__(self, paths: Paths, lock: FileLock) -> None:
+        self.paths = paths
+        self._lock = lock
+        paths.make()
+        _clear(paths.temporary)
+        self.settings = load_settings(paths.settings)
+        self.token = _token(paths.token)
+        self.database = Database(paths.database)
+        self.history = History(self.database)
+        self.incognito = History(Database(Path(":memory:")), incognito=True)
+        self.store = DocumentStore(self.database, paths)
+        self.index = Index(paths.database, paths.index, self.settings.embedder, CHUNKER_VERSION)
+        self.reader = Reader()
+        self.ingest = Ingest(self.store, self.reader, self.index)
+        self.search = Search(self.index)
+        self.engines = EngineHost()
+        self.models = ModelStore(self.database, paths)
+        self.monitor = Monitor()
+        self.jobs = Jobs(self.database)
+        self.answers = Answers(
+            self.history_of, self.find, self.engine_for, self._style, self.files_ready
+        )
+        self._idle = threading.Event()
+
+    def start(self) -> None:
+        """Take up unfinished work, index the samples the first time, begin to watch the PC."""
+        self.answers.recover(self.history)
+        self.jobs.register("ingest", self._ingest_waiting)
+        self.jobs.register("import_model", self._import_model)
+        self.jobs.start()
+        self.monitor.start()
+        self._forget_incognito_files()
+        if not self.settings.samples_added:
+            self.add_documents([SAMPLES], collection="samples")
+            self.change_settings(samples_added=True)
+        elif self.ingest.unfinished():
+            self._start_ingest()
+        threading.Thread(target=self._unload_idle, name="idle", daemon=True).start()
+
+    def close(self) -> None:
+        """End what runs, keep what was written, let go of the folder."""
+        self._idle.set()
+        self.answers.stop_all()
+        self.jobs.close()
+        self.monitor.stop()
+        self.engines.close()
+        self.reader.close()
+        self.index.close()
+        self.database.close()
+        self.paths.owner.unlink(missing_ok=True)
+        self._lock.release()
+
+    # --- conversations ----------------------------------------------------------------------
+
+    def history_of(self, conversation_id: str) -> History:
+        """The history that holds this conversation: on disk, or in memory for incognito ones."""
+        return self.incognito if conversation_id.startswith(INCOGNITO) else self.history
+
+    def find(self, question: str, chosen: SearchFilter) -> Findings:
+        """The passages that answer the question best, and whether they do."""
+        found = self.search.find(question, chosen, limit=SOURCES_PER_ANSWER)
+        return Findings(found.results, found.answers)
+
+    def files_ready(self, conversation_id: str) -> bool:
+        """Whether every file attached to the conversation has been read, or failed."""
+        attached = self.store.list(conversation=conversation_id)
+        return all(document.state in ("ready", "failed") for document in attached)
+
+    def _style(self) -> str:
+        return self.settings.answer_style
+
+    # --- documents --------------------------------------------------------------------------
+
+    def add_documents(
+        self,
+        files: Sequence[Path | tuple[str, bytes]],
+        collection: str = "documents",
+        conversation: str | None = None,
+    ) -> list[Document]:
+        """Keep the files and begin to read them; what is returned is safe on disk."""
+        added = self.ingest.add(files, collection, conversation)
+        if any(document.state == "waiting" for document in added):
+            self._start_ingest()
+        return added
+
+    def remove_documents(self, document_ids: Iterable[str]) -> None:
+        """Move documents to the trash; nothing finds them any more, `restore_documents` undoes it."""
+        for document_id in list(document_ids):
+            self.ingest.remove(document_id)
+
+    def _start_ingest(self) -> None:
+        waiting = [j for j in self.jobs.list(active=True, kind="ingest") if j.state == "waiting"]
+        if not waiting:
+            self.jobs.submit("ingest", N_("Reading documents"))
+
+    def _ingest_waiting(self, context: JobContext) -> None:
+        """Read every waiting document; files attached to a conversation come first."""
+        total = done = 0
+        while waiting := self.ingest.unfinished():
+            total = max(total, done + len(waiting))
+            document = self.store.get(waiting[0])
+
+            def report(fraction: float, name: str = document.name, at: int = done) -> None:
+                context.report((at + fraction) / total, name)
+
+            self.ingest.process(document.id, report, lambda: context.cancelled)
+            done += 1
+
+    def _forget_incognito_files(self) -> None:
+        for document in self.store.list(conversation=None, every=True):
+            if (document.conversation or "").startswith(INCOGNITO):
+                self.store.purge(document.id)
+
+    # --- models -----------------------------------------------------------------------------
+
+    def hardware(self) -> Hardware:
+        """What this PC has now."""
+        return detect(self.paths.data)
+
+    def plan_model(self, model: ModelArtifact | Path, **wishes: Any) -> MemoryPlan:
+        """How the model would run here now; what is loaded counts as free, for it would make room."""
+        path = Path(model.path if isinstance(model, ModelArtifact) else model)
+        return planning.plan(self.hardware(), read_facts(path), planning.Wishes(**wishes))
+
+    def engine_for(self, model_id: str | None) -> Engine:
+        """The engine a conversation asked for, loaded; the default one for None."""
+        chosen = model_id or self.settings.default_model or QUOTES
+        if chosen == QUOTES:
+            return self.engines.extractive()
+        if chosen == REMOTE:
+            return self.engines.use(self._remote_spec())
+        loaded = self.engines.loaded
+        if loaded and loaded.spec.model_id == chosen:
+            return self.engines.use(loaded.spec)
+        return self.load_model(chosen)
+
+    def load_model(self, model_id: str, *, anyway: bool = False, **wishes: Any) -> Engine:
+        """Load a model as the plan says. Raises ModelDoesNotFit unless `anyway`."""
+        model = self.models.get(model_id)
+        self.engines.unload()
+        plan = self.plan_model(model, **wishes)
+        if not plan.fits and not anyway:
+            raise ModelDoesNotFit(plan.reason, name=model.name)
+        return self.engines.use(spec_from(model, plan))
+
+    def import_model_from(self, path: Path, *, link: bool = True) -> Job:
+        """Begin to take a GGUF file or model folder into the list."""
+        params = {"path": str(path.expanduser().resolve()), "link": link}
+        return self.jobs.submit("import_model", path.name, params)
+
+    def remove_model(self, model_id: str) -> None:
+        """Take a model off the list (and off the disk, where it was copied); unloads it first."""
+        loaded = self.engines.loaded
+        if loaded and loaded.spec.model_id == model_id:
+            self.engines.unload()
+        if self.settings.default_model == model_id:
+            self.change_settings(default_model=None)
+        self.models.remove(model_id)
+
+    def _import_model(self, context: JobContext) -> str:
+        params = context.job.params
+        model = import_model(
+            self.models,
+            Path(params["path"]),
+            link=params["link"],
+            on_progress=lambda fraction: context.report(fraction),
+            cancelled=lambda: context.cancelled,
+        )
+        return model.id
+
+    def _remote_spec(self) -> EngineSpec:
+        if not self.settings.remote_url:
+            raise NotFoundError(N_("the remote model's address"))
+        return EngineSpec(
+            backend="openai",
+            model_id=REMOTE,
+            name=self.settings.remote_model,
+            url=self.settings.remote_url,
+            key=self.settings.remote_key,
+        )
+
+    def _unload_idle(self) -> None:
+        while not self._idle.wait(30):
+            if self.settings.idle_unload_minutes:
+                self.engines.unload_idle(self.settings.idle_unload_minutes)
+
+    # --- settings and privacy ---------------------------------------------------------------
+
+    def change_settings(self, **values: Any) -> Settings:
+        """Store changed settings. A new embedder takes effect with a rebuilt index."""
+        new = self.settings.changed(**values)
+        save_settings(self.paths.settings, new)
+        self.settings = new
+        return new
+
+    def renew_token(self) -> str:
+        """A fresh API token; the old one stops working at once."""
+        self.paths.token.unlink(missing_ok=True)
+        self.token = _token(self.paths.token)
+        return self.token
+
+    def delete_everything(self) -> None:
+        """Erase all conversations and documents from this PC; models and settings stay."""
+        self.answers.stop_all()
+        self.history.purge_everything()
+        self.incognito.purge_everything()
+        for document in self.store.list(every=True):
+            self.index.remove([document.id])
+            self.store.purge(document.id)
+        self.database.execute("DELETE FROM jobs WHERE state NOT IN ('waiting', 'running')")
+        self.database.forget()
+
+    def diagnostic_report(self) -> dict[str, Any]:
+        """Facts that help to find a fault; no titles, file names, paths or texts."""
+        from chatbot import __version__
+
+        hardware = self.hardware()
+        loaded = self.engines.loaded
+        documents = self.store.list(every=True)
+        return {
+            "hearth": __version__,
+            "hardware": asdict(hardware),
+            "documents": len(documents),
+            "passages": sum(d.passages for d in documents),
+            "failed_documents": sum(d.state == "failed" for d in documents),
+            "conversations": len(self.history.conversations()),
+            "models": [
+                {"format": m.format, "architecture": m.architecture, "size": m.size}
+                for m in self.models.list()
+            ],
+            "loaded": loaded.info.backend if loaded else None,
+            "embedder": self.settings.embedder,
+            "index": asdict(self.index.status()),
+            "offline": offline(),
+            "jobs": [
+                {"kind": j.kind, "state": j.state, "error": (j.error or "")[:60]}
+                for j in self.jobs.list()[:20]
+            ],
+        }
+
+
+def spec_from(model: ModelArtifact, plan: MemoryPlan) -> EngineSpec:
+    """What the engine worker must know to run this model as planned."""
+    return EngineSpec(
+        backend=plan.backend,
+        model_id=model.id,
+        name=model.name,
+        path=model.path,
+        context=plan.context,
+        gpu_layers=plan.gpu_layers,
+        kv_type=plan.kv_type,
+        batch=plan.batch,
+        threads=plan.threads,
+        precision=plan.precision,
+        device=plan.device,
+    )
+
+
+_services: Services | None = None
+_opening = threading.Lock()
+
+
+def open_services(paths: Paths | None = None, address: str = "") -> Services:
+    """Open the data folder, or return what is open. Raises OwnerError when another process owns it."""
+    global _services  # noqa: PLW0603 - the one place that holds the process's single owner
+    with _opening:
+        if _services is None:
+            paths = paths or Paths.default()
+            lock = _own(paths)
+            try:
+                opened = Services(paths, lock)
+                owner = {"pid": os.getpid(), "address": address}
+                write_atomically(paths.owner, json.dumps(owner).encode())
+                opened.start()
+            except BaseException:
+                lock.release()
+                raise
+            _services = opened
+        return _services
+
+
+def services() -> Services:
+    """The open services of this process."""
+    return open_services()
+
+
+def close_services() -> None:
+    """Close what `open_services` opened; opening again afterwards is fine."""
+    global _services  # noqa: PLW0603 - see open_services
+    with _opening:
+        if _services is not None:
+            _services.close()
+            _services = None
+
+
+def owner_of(paths: Paths) -> dict[str, Any] | None:
+    """Process id and address of the Hearth that holds this data folder now, or None."""
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            owner: dict[str, Any] = json.loads(paths.owner.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            owner = {"pid": 0, "address": ""}
+        return owner
+    except OSError:
+        return None  # the folder does not exist yet
+    lock.release()
+    return None
+
+
+def _own(paths: Paths) -> FileLock:
+    paths.data.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        owner = owner_of(paths) or {}
+        where = owner.get("address") or f"process {owner.get('pid', '?')}"
+        raise OwnerError(address=where) from None
+    return lock
+
+
+def _token(file: Path) -> str:
+    """HEARTH_API_TOKEN, else the stored token, made at first run and readable by this user only."""
+    if given := os.environ.get("HEARTH_API_TOKEN"):
+        return given
+    if not file.exists():
+        write_atomically(file, secrets.token_urlsafe(32).encode())
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _clear(folder: Path) -> None:
+    for left in folder.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
