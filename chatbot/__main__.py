@@ -46,13 +46,13 @@ def ask(
     question: str,
     collection: Collection = None,
     model: Annotated[str | None, typer.Option(help="Model id; 'extractive' quotes only.")] = None,
-    documents: Annotated[Scope, typer.Option(help="Answer from documents only, also, none.")] = "only",
+    documents: Annotated[
+        Scope, typer.Option(help="Answer from documents only, also, none.")
+    ] = "only",
     as_json: Json = False,
 ) -> None:
     """Answer a question from your documents."""
-    result = _run(
-        "ask", question=question, collection=collection, model=model, documents=documents
-    )
+    result = _run("ask", question=question, collection=collection, model=model, documents=documents)
     _print(result, as_json, _answer_text)
 
 
@@ -102,9 +102,7 @@ def documents_add(
     as_json: Json = False,
 ) -> None:
     """Add files and folders."""
-    result = _run(
-        "documents add", paths=[str(p.resolve()) for p in paths], collection=collection
-    )
+    result = _run("documents add", paths=[str(p.resolve()) for p in paths], collection=collection)
     _print(result, as_json, _documents_text)
     if any(row["error"] for row in result["documents"]):
         raise typer.Exit(3)
@@ -305,9 +303,7 @@ def _language() -> Language:
 # --- words on the terminal ------------------------------------------------------------------
 
 
-def _print(
-    result: dict[str, Any], as_json: bool, as_text: Callable[[dict[str, Any]], str]
-) -> None:
+def _print(result: dict[str, Any], as_json: bool, as_text: Callable[[dict[str, Any]], str]) -> None:
     print(json.dumps(result, ensure_ascii=False) if as_json else as_text(result))
 
 
@@ -348,7 +344,9 @@ def _models_text(result: dict[str, Any]) -> str:
 
 
 def _jobs_text(result: dict[str, Any]) -> str:
-    return "\n".join(f"{j['id'][:8]}  {j['state']:9} {j['title']}  {j['message']}" for j in result["jobs"])
+    return "\n".join(
+        f"{j['id'][:8]}  {j['state']:9} {j['title']}  {j['message']}" for j in result["jobs"]
+    )
 
 
 if __name__ == "__main__":

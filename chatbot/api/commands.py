@@ -55,7 +55,10 @@ def search(services: Services, params: Params) -> Params:
     """The best passages for a query."""
     services.index.wait_ready(60)
     results = services.search.search(
-        params["query"], _filter(params), limit=params.get("limit", 8), mode=params.get("mode", "hybrid")
+        params["query"],
+        _filter(params),
+        limit=params.get("limit", 8),
+        mode=params.get("mode", "hybrid"),
     )
     return {"results": [_result(r) for r in results]}
 

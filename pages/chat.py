@@ -1,0 +1,167 @@
+"""The chat page: one conversation, its answers with their sources, the input with its scope."""
+
+from __future__ import annotations
+
+import streamlit as st
+from chatbot.chat.answer import Reply
+from chatbot.errors import ChatbotError
+from chatbot.services import services
+from chatbot.types import Conversation, ConversationSettings
+from widgets import answer_settings, conversations, first_run, live, message
+from widgets.words import _, language, plural
+
+_SHOWN = 30
+FILE_TYPES = ["pdf", "docx", "html", "htm", "md", "txt"]
+
+
+def main() -> None:
+    """Draw the page."""
+    conversation = _conversation()
+    reply = services().answers.running(conversation.id) if conversation else None
+    if conversation:
+        _messages(conversation, reply)
+    else:
+        _welcome()
+    with st.bottom:
+        _input(conversation, reply)
+
+
+def _conversation() -> Conversation | None:
+    """The one this tab looks at; the address keeps it over a reload."""
+    wanted = conversations.current()
+    if wanted is None and "conversation" not in st.session_state:
+        wanted = st.query_params.get("c")
+    try:
+        found = services().history_of(wanted).conversation(wanted) if wanted else None
+    except ChatbotError:
+        found = None  # deleted in another tab: begin anew
+    if found and found.deleted_at:
+        found = None
+    st.session_state["conversation"] = found.id if found else None
+    if found:
+        st.query_params["c"] = found.id
+    else:
+        st.query_params.clear()
+    return found
+
+
+def _messages(conversation: Conversation, reply: Reply | None) -> None:
+    history = services().history_of(conversation.id)
+    branch = history.branch(conversation.id)
+    versions = history.siblings(conversation.id)
+    if reply and branch and branch[-1].id == reply.message.id:
+        branch = branch[:-1]
+    if conversation.incognito:
+        st.caption(
+            ":material/visibility_off: " + _("Incognito: nothing of this is written to the disk.")
+        )
+    shown = st.session_state.get("shown_messages") or _SHOWN
+    hidden = len(branch) - shown
+    if hidden > 0 and st.button(
+        plural("Show {count} earlier message", "Show {count} earlier messages", hidden),
+        type="tertiary",
+        icon=":material/history:",
+    ):
+        st.session_state["shown_messages"] = shown + 100
+        st.rerun()
+    for one in branch[-shown:]:
+        message.show(one, versions.get(one.id, [one.id]), busy=reply is not None)
+    if reply:
+        live.show(reply)
+
+
+def _welcome() -> None:
+    first_run.show()
+    st.title(_("What would you like to know?"))
+    documents = [
+        d for d in services().store.list() if d.state == "ready" and d.conversation is None
+    ]
+    if documents:
+        count = plural("{count} document", "{count} documents", len(documents))
+        st.markdown(
+            _("Answers come from {count} on this PC, with the exact passage beside them.").format(
+                count=count
+            )
+        )
+    else:
+        st.markdown(
+            _("Add a document with the + below or on the Documents page, then ask about it.")
+        )
+    if any(d.collection == "samples" for d in documents):
+        st.caption(_("Try one of these about the sample documents:"))
+        for question in _(
+            "Sinh viên bị cảnh báo học vụ khi nào?|How many days of annual leave do I get?|What notice must I give when I resign?"
+        ).split("|"):
+            st.button(
+                question,
+                icon=":material/chat_bubble:",
+                key=f"try-{question}",
+                on_click=_ask,
+                args=(None, question),
+            )
+
+
+def _input(conversation: Conversation | None, reply: Reply | None) -> None:
+    key = conversation.id if conversation else "new"
+    stored = conversation.settings if conversation else _draft()
+    settings = answer_settings.scope_row(stored, key)
+    if settings != stored:
+        _store(conversation, settings)
+    if conversation is None:
+        st.session_state["incognito"] = st.session_state.get("incognito-toggle", False)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        asked = st.chat_input(
+            _("Ask about your documents") if not reply else _("Hearth is answering…"),
+            key="question",
+            accept_file="multiple",
+            file_type=FILE_TYPES,
+            disabled=reply is not None,
+        )
+        if reply:
+            st.button(
+                _("Stop"),
+                icon=":material/stop_circle:",
+                type="primary",
+                key="stop",
+                on_click=reply.stop,
+            )
+    if asked and (asked.text.strip() or asked.files):
+        _ask(conversation, asked.text, [(f.name, f.getvalue()) for f in asked.files])
+        st.rerun()
+
+
+def _draft() -> ConversationSettings:
+    draft: ConversationSettings = st.session_state.setdefault("draft", ConversationSettings())
+    return draft
+
+
+def _store(conversation: Conversation | None, settings: ConversationSettings) -> None:
+    if conversation:
+        services().history_of(conversation.id).configure(conversation.id, settings)
+    else:
+        st.session_state["draft"] = settings
+
+
+def _ask(
+    conversation: Conversation | None, question: str, files: list[tuple[str, bytes]] | None = None
+) -> None:
+    """Ask in this conversation, or begin one; attached files join its scope."""
+    try:
+        if conversation is None:
+            incognito = st.session_state.get("incognito", False)
+            history = services().incognito if incognito else services().history
+            conversation = history.create(_draft())
+        if files:
+            services().add_documents(files, conversation=conversation.id)
+        conversations.open_conversation(conversation.id)
+        st.session_state["go_to_chat"] = False
+        if question.strip():
+            services().answers.ask(conversation.id, question)
+        else:
+            names = ", ".join(name for name, _content in files or [])
+            services().answers.ask(conversation.id, _("What is in {names}?").format(names=names))
+    except ChatbotError as error:
+        st.toast(error.text(language()), icon=":material/error:")
+
+
+main()

@@ -1,0 +1,212 @@
+"""What one conversation answers with: scope, model, instructions, sampling, presets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+from chatbot.i18n import N_
+from chatbot.services import QUOTES, REMOTE, services
+from chatbot.types import ConversationSettings, Scope, SearchFilter
+
+from widgets.words import _, plural
+
+SCOPES: dict[Scope, str] = {
+    "only": N_("Documents only"),
+    "also": N_("Documents and model"),
+    "none": N_("Model only"),
+}
+
+
+def scope_row(settings: ConversationSettings, key: str) -> ConversationSettings:
+    """The pickers beside the input; returns the settings as they were chosen."""
+    with st.container(
+        horizontal=True, gap="small", vertical_alignment="center", key=f"scope-{key}"
+    ):
+        settings = _scope(settings, key)
+        if settings.scope != "none":
+            settings = _documents(settings, key)
+        return _options(settings, key)
+
+
+def _scope(settings: ConversationSettings, key: str) -> ConversationSettings:
+    names = list(SCOPES)
+    chosen = st.selectbox(
+        _("Answer from"),
+        names,
+        index=names.index(settings.scope),
+        format_func=lambda name: _(SCOPES[name]),
+        label_visibility="collapsed",
+        key=f"scope-mode-{key}",
+        width=190,
+        help=_("What the answer may draw on"),
+    )
+    return replace(settings, scope=chosen)
+
+
+def _documents(settings: ConversationSettings, key: str) -> ConversationSettings:
+    chosen = settings.filter
+    documents = [d for d in services().store.list() if d.conversation is None]
+    names = {d.id: d.name for d in documents}
+    collections = sorted({d.collection for d in documents})
+    count = len(chosen.documents) + len(chosen.collections)
+    label = _("All documents")
+    if chosen.nothing:
+        label = _("Attached files only")
+    elif count:
+        label = plural("{count} selected", "{count} selected", count)
+    with st.popover(label, icon=":material/filter_list:", key=f"scope-documents-{key}"):
+        everything = st.radio(
+            _("Search in"),
+            ["all", "some", "none"],
+            index=2 if chosen.nothing else 1 if count else 0,
+            format_func={
+                "all": _("All documents"),
+                "some": _("Chosen ones"),
+                "none": _("Only files attached here"),
+            }.__getitem__,
+            key=f"scope-which-{key}",
+        )
+        if everything == "some":
+            some = st.multiselect(
+                _("Collections"),
+                collections,
+                default=[c for c in chosen.collections if c in collections],
+                format_func=collection_name,
+                key=f"scope-collections-{key}",
+            )
+            single = st.multiselect(
+                _("Documents"),
+                list(names),
+                default=[d for d in chosen.documents if d in names],
+                format_func=names.__getitem__,
+                key=f"scope-single-{key}",
+            )
+            return replace(
+                settings, filter=SearchFilter(collections=tuple(some), documents=tuple(single))
+            )
+    return replace(settings, filter=SearchFilter(nothing=everything == "none"))
+
+
+def collection_name(name: str) -> str:
+    """The built-in collections in the person's language, others as they were named."""
+    built_in = {"documents": _("My documents"), "samples": _("Samples")}
+    return built_in.get(name, name)
+
+
+def _options(settings: ConversationSettings, key: str) -> ConversationSettings:
+    with st.popover(_("Answer"), icon=":material/tune:", key=f"options-{key}"):
+        settings = _presets(settings, key)
+        settings = replace(settings, model=_model(settings, key))
+        prompt = st.text_area(
+            _("Instructions for this conversation"),
+            value=settings.system_prompt,
+            key=f"system-{key}",
+            placeholder=_("For example: answer as a lawyer would, in short points"),
+        )
+        options = settings.options
+        left, right = st.columns(2)
+        with left:
+            temperature = st.slider(
+                _("Temperature"),
+                0.0,
+                2.0,
+                options.temperature,
+                0.05,
+                key=f"temperature-{key}",
+                help=_("0 always takes the likeliest word; higher is freer"),
+            )
+            top_p = st.slider("Top-p", 0.05, 1.0, options.top_p, 0.05, key=f"top-p-{key}")
+            top_k = st.number_input("Top-k", 0, 200, options.top_k, key=f"top-k-{key}")
+            min_p = st.slider("Min-p", 0.0, 0.5, options.min_p, 0.01, key=f"min-p-{key}")
+        with right:
+            penalty = st.slider(
+                _("Repetition penalty"),
+                1.0,
+                1.5,
+                options.repeat_penalty,
+                0.05,
+                key=f"penalty-{key}",
+            )
+            length = st.number_input(
+                _("Longest answer (tokens)"), 16, 8192, options.max_tokens, 64, key=f"length-{key}"
+            )
+            seed = st.number_input(
+                _("Seed"),
+                min_value=-1,
+                value=-1 if options.seed is None else options.seed,
+                key=f"seed-{key}",
+                help=_("The same seed gives the same answer; -1 draws a new one"),
+            )
+            thinking = st.toggle(
+                _("Let reasoning models think"), value=options.thinking, key=f"thinking-{key}"
+            )
+        options = replace(
+            options,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=int(top_k),
+            min_p=min_p,
+            repeat_penalty=penalty,
+            max_tokens=int(length),
+            seed=None if seed < 0 else int(seed),
+            thinking=thinking,
+        )
+        settings = replace(settings, system_prompt=prompt, options=options)
+        _save_preset(settings, key)
+    return settings
+
+
+def _model(settings: ConversationSettings, key: str) -> str | None:
+    models = {m.id: m.name for m in services().models.list()}
+    labels: dict[str | None, str] = {
+        None: _("The default model"),
+        QUOTES: _("No model: quote the documents"),
+    }
+    labels |= models
+    if services().settings.remote_url:
+        labels[REMOTE] = _("Remote: {name}").format(name=services().settings.remote_model)
+    choices = list(labels)
+    index = choices.index(settings.model) if settings.model in choices else 0
+    return st.selectbox(
+        _("Model"), choices, index=index, format_func=labels.__getitem__, key=f"model-{key}"
+    )
+
+
+def _presets(settings: ConversationSettings, key: str) -> ConversationSettings:
+    presets = services().history.presets()
+    if not presets:
+        return settings
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        name = st.selectbox(_("Preset"), list(presets), index=None, key=f"preset-{key}")
+        use = st.button(_("Use"), key=f"use-preset-{key}", disabled=name is None)
+        if st.button(_("Delete"), key=f"delete-preset-{key}", disabled=name is None):
+            services().history.delete_preset(str(name))
+            st.rerun()
+    if use and name:
+        chosen = presets[name]
+        for prefix in (
+            "system",
+            "temperature",
+            "top-p",
+            "top-k",
+            "min-p",
+            "penalty",
+            "length",
+            "seed",
+            "thinking",
+            "model",
+        ):
+            st.session_state.pop(f"{prefix}-{key}", None)
+        return replace(
+            settings, system_prompt=chosen.system_prompt, options=chosen.options, model=chosen.model
+        )
+    return settings
+
+
+def _save_preset(settings: ConversationSettings, key: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        name = st.text_input(_("Keep as preset"), key=f"preset-name-{key}", placeholder=_("Name"))
+        if st.button(_("Save"), key=f"save-preset-{key}", disabled=not name.strip()):
+            services().history.save_preset(name, settings)
+            st.rerun()

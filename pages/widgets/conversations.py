@@ -1,0 +1,183 @@
+"""The sidebar's conversations: new, find, open, pin, rename, export, delete with undo."""
+
+from __future__ import annotations
+
+import streamlit as st
+from chatbot.chat.history import NEW_TITLE
+from chatbot.i18n import N_
+from chatbot.services import services
+from chatbot.types import Conversation
+
+from widgets.words import _, day, language
+
+_SHOWN = 40
+_ACTIONS = {
+    "pin": N_("Pin"),
+    "unpin": N_("Unpin"),
+    "rename": N_("Rename"),
+    "export": N_("Export"),
+    "delete": N_("Delete"),
+}
+
+
+def current() -> str | None:
+    """The id of the conversation this tab looks at."""
+    return st.session_state.get("conversation")
+
+
+def open_conversation(conversation_id: str | None) -> None:
+    """Look at a conversation (None: a new one) in this tab."""
+    st.session_state["conversation"] = conversation_id
+    st.session_state["shown_messages"] = None
+    st.session_state["go_to_chat"] = True
+
+
+def show() -> None:
+    """Draw the list."""
+    st.button(
+        _("New conversation"),
+        icon=":material/edit_square:",
+        width="stretch",
+        key="new-conversation",
+        on_click=open_conversation,
+        args=(None,),
+    )
+    _undo_row()
+    wanted = st.text_input(
+        _("Search conversations"),
+        key="conversation-search",
+        placeholder=_("Search conversations"),
+        label_visibility="collapsed",
+        icon=":material/search:",
+    )
+    if wanted.strip():
+        _found(wanted)
+    else:
+        _by_day()
+    if st.session_state.pop("go_to_chat", False):
+        st.switch_page("chat.py")
+
+
+def _by_day() -> None:
+    everything = services().history.conversations()
+    everything = services().incognito.conversations() + everything
+    shown = st.session_state.get("conversations_shown", _SHOWN)
+    heading = None
+    for conversation in everything[:shown]:
+        label = _("Pinned") if conversation.pinned else day(conversation.updated_at)
+        label = _("Incognito") if conversation.incognito else label
+        if label != heading:
+            st.caption(label)
+            heading = label
+        _row(conversation)
+    if len(everything) > shown and st.button(
+        _("Show more"), type="tertiary", key="more-conversations"
+    ):
+        st.session_state["conversations_shown"] = shown + _SHOWN
+        st.rerun()
+
+
+def _found(wanted: str) -> None:
+    found = services().history.search(wanted)
+    if not found:
+        st.caption(_("No conversation has these words."))
+    for conversation, line in found:
+        _row(conversation)
+        if line != conversation.title:
+            st.caption(line)
+
+
+def _row(conversation: Conversation) -> None:
+    with st.container(
+        horizontal=True,
+        wrap=False,
+        gap=None,
+        vertical_alignment="center",
+        key=f"conversation-{conversation.id}",
+    ):
+        st.button(
+            conversation.title or _(NEW_TITLE),
+            key=f"open-{conversation.id}",
+            type="secondary" if conversation.id == current() else "tertiary",
+            width="stretch",
+            on_click=open_conversation,
+            args=(conversation.id,),
+        )
+        if conversation.incognito:
+            return
+        offered = ["unpin" if conversation.pinned else "pin", "rename", "export", "delete"]
+        chosen = st.menu_button(
+            "",
+            offered,
+            key=f"menu-{conversation.id}",
+            icon=":material/more_horiz:",
+            type="tertiary",
+            format_func=lambda action: _(_ACTIONS[action]),
+            help=_("More"),
+        )
+        if chosen:
+            _act(chosen, conversation)
+
+
+def _act(action: str, conversation: Conversation) -> None:
+    history = services().history
+    if action in ("pin", "unpin"):
+        history.pin(conversation.id, action == "pin")
+        st.rerun()
+    elif action == "rename":
+        _rename(conversation)
+    elif action == "export":
+        _export(conversation)
+    elif action == "delete":
+        running = services().answers.running(conversation.id)
+        if running:
+            running.stop()
+        history.delete(conversation.id)
+        st.session_state["deleted_conversation"] = conversation.id
+        if conversation.id == current():
+            open_conversation(None)
+        st.rerun()
+
+
+def _undo_row() -> None:
+    deleted = st.session_state.get("deleted_conversation")
+    if not deleted:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(_("Conversation deleted."))
+        if st.button(_("Undo"), type="tertiary", key="undo-delete", icon=":material/undo:"):
+            services().history.restore(deleted)
+            del st.session_state["deleted_conversation"]
+            open_conversation(deleted)
+            st.rerun()
+
+
+@st.dialog(" ", width="small")
+def _rename(conversation: Conversation) -> None:
+    st.subheader(_("Rename the conversation"))
+    with st.form("rename-form", border=False):
+        title = st.text_input(_("Title"), value=conversation.title)
+        if st.form_submit_button(_("Save"), type="primary") and title.strip():
+            services().history.rename(conversation.id, title)
+            st.rerun()
+
+
+@st.dialog(" ", width="small")
+def _export(conversation: Conversation) -> None:
+    st.subheader(_("Export the conversation"))
+    history = services().history
+    name = "-".join(conversation.title.split())[:40] or "hearth"
+    st.download_button(
+        _("Markdown, to read and print"),
+        history.export_markdown(conversation.id, language()),
+        f"{name}.md",
+        icon=":material/description:",
+        width="stretch",
+    )
+    st.download_button(
+        _("JSON, with every branch and figure"),
+        history.export_json(conversation.id),
+        f"{name}.json",
+        icon=":material/data_object:",
+        width="stretch",
+    )

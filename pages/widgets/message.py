@@ -1,0 +1,192 @@
+"""One message: its text, what it rests on, what it cost, and what can be done with it."""
+
+from __future__ import annotations
+
+import streamlit as st
+from chatbot.chat.answer import NOT_FOUND
+from chatbot.chat.history import error_text
+from chatbot.chat.support import cited_numbers, numbers_of, split_thinking
+from chatbot.errors import ChatbotError
+from chatbot.i18n import N_
+from chatbot.markup import harmless, literal
+from chatbot.services import services
+from chatbot.types import Message
+
+from widgets import source
+from widgets.clipboard import copy_button
+from widgets.words import _, decimal, language, plural, seconds
+
+_STATES = {"stopped": N_("Stopped"), "failed": N_("Not finished")}
+
+
+def show(message: Message, versions: list[str], *, busy: bool) -> None:
+    """Draw a finished message; `versions` are the ids at its place, `busy` switches actions off."""
+    if message.role == "user":
+        with st.chat_message("user", avatar=":material/person:"):
+            _question(message, versions, busy=busy)
+        return
+    with st.chat_message("assistant", avatar=":material/local_fire_department:"):
+        body(message)
+        _sources(message)
+        footer(message)
+        _actions(message, versions, busy=busy)
+
+
+def body(message: Message, *, cursor: str = "") -> None:
+    """The text of an answer so far, thinking folded, with what the person must know about it."""
+    thinking, answer = split_thinking(message.text)
+    if thinking:
+        with st.expander(_("Thinking"), icon=":material/psychology:", expanded=False):
+            st.markdown(harmless(thinking))
+    if answer or cursor:
+        st.markdown(harmless(answer, numbers_of(message.sources)) + cursor)
+    for notice in message.notices:
+        if _(notice) != answer:
+            st.caption(f":material/info: {literal(_(notice))}")
+    if message.error:
+        st.error(literal(error_text(message, language())), icon=":material/error:")
+    elif message.state in _STATES:
+        st.caption(f":material/stop_circle: {_(_STATES[message.state])}")
+
+
+def _question(message: Message, versions: list[str], *, busy: bool) -> None:
+    if st.session_state.get("editing") != message.id:
+        st.markdown(literal(message.text))
+        with st.container(horizontal=True, gap="small", key=f"actions-{message.id}"):
+            _version_switch(message, versions, busy=busy)
+            copy_button(message.text, f"copy-{message.id}")
+            st.button(
+                "",
+                icon=":material/edit:",
+                type="tertiary",
+                key=f"edit-{message.id}",
+                help=_("Edit and ask again; the old version is kept"),
+                disabled=busy,
+                on_click=st.session_state.update,
+                args=({"editing": message.id},),
+            )
+        return
+    with st.form(f"edit-form-{message.id}", border=False):
+        text = st.text_area(_("Your question"), value=message.text, label_visibility="collapsed")
+        with st.container(horizontal=True):
+            send = st.form_submit_button(_("Ask again"), type="primary")
+            cancel = st.form_submit_button(_("Cancel"))
+    if send and text.strip():
+        services().answers.edit(message.conversation_id, message.id, text)
+    if send or cancel:
+        st.session_state["editing"] = None
+        st.rerun()
+
+
+def _sources(message: Message) -> None:
+    if not message.sources:
+        return
+    cited = cited_numbers(message.text)
+    if NOT_FOUND in message.notices:
+        with st.expander(_("Nearest passages"), icon=":material/travel_explore:"):
+            source.cards(message.sources, message.id)
+        return
+    used = [s for s in message.sources if s.number in cited]
+    others = [s for s in message.sources if s.number not in cited]
+    source.cards(used, message.id)
+    if others:
+        count = plural("{count} more passage", "{count} more passages", len(others))
+        with st.expander(count, icon=":material/library_books:"):
+            source.cards(others, f"{message.id}-more")
+
+
+def footer(message: Message) -> None:
+    """Speed, time to first token, tokens, model, context used."""
+    stats = message.stats
+    if stats is None:
+        return
+    parts = []
+    if stats.context:
+        parts.append(_("{speed} tokens/s").format(speed=decimal(stats.tokens_per_second)))
+        parts.append(
+            _("first token after {time}").format(time=seconds(stats.seconds_to_first_token))
+        )
+        tokens = stats.prompt_tokens + stats.answer_tokens
+        parts.append(_("context {used} of {context}").format(used=tokens, context=stats.context))
+        if stats.cached_tokens:
+            parts.append(_("{count} tokens reused").format(count=stats.cached_tokens))
+    else:
+        parts.append(seconds(stats.seconds))
+    name = message.model if message.engine != "extractive" else _("Quoted from your documents")
+    parts.append(literal(name))
+    if message.engine != "extractive":
+        parts.insert(0, plural("{count} token", "{count} tokens", stats.answer_tokens))
+    st.caption(f":small[{' · '.join(parts)}]")
+
+
+def _actions(message: Message, versions: list[str], *, busy: bool) -> None:
+    with st.container(
+        horizontal=True, gap="small", vertical_alignment="center", key=f"actions-{message.id}"
+    ):
+        _version_switch(message, versions, busy=busy)
+        copy_button(split_thinking(message.text)[1], f"copy-{message.id}")
+        st.button(
+            "",
+            icon=":material/refresh:",
+            type="tertiary",
+            key=f"again-{message.id}",
+            help=_("Answer again; this version is kept"),
+            disabled=busy,
+            on_click=_regenerate,
+            args=(message,),
+        )
+        history = services().history_of(message.conversation_id)
+        thumb = st.feedback(
+            "thumbs",
+            key=f"thumb-{message.id}",
+            default={1: 1, -1: 0}.get(message.thumb),
+        )
+        value = {None: 0, 0: -1, 1: 1}[thumb]
+        if value != message.thumb:
+            history.judge(message.id, thumb=value)
+        with st.popover(
+            "",
+            icon=":material/note_stack_add:" if message.note else ":material/sticky_note_2:",
+            type="tertiary",
+            help=_("Note"),
+        ):
+            note = st.text_area(
+                _("Your note on this answer"), value=message.note, key=f"note-{message.id}"
+            )
+            if note != message.note:
+                history.judge(message.id, note=note)
+    if message.note:
+        st.caption(f":material/sticky_note_2: {literal(message.note)}")
+
+
+def _version_switch(message: Message, versions: list[str], *, busy: bool) -> None:
+    if len(versions) < 2:
+        return
+    at = versions.index(message.id)
+    select = services().history_of(message.conversation_id).select
+    st.button(
+        "‹",
+        type="tertiary",
+        key=f"previous-{message.id}",
+        disabled=busy or at == 0,
+        help=_("Previous version"),
+        on_click=select,
+        args=(message.conversation_id, versions[at - 1]),
+    )
+    st.caption(f"{at + 1}/{len(versions)}")
+    st.button(
+        "›",
+        type="tertiary",
+        key=f"next-{message.id}",
+        disabled=busy or at == len(versions) - 1,
+        help=_("Next version"),
+        on_click=select,
+        args=(message.conversation_id, versions[(at + 1) % len(versions)]),
+    )
+
+
+def _regenerate(message: Message) -> None:
+    try:
+        services().answers.regenerate(message.conversation_id, message.id)
+    except ChatbotError as error:
+        st.toast(error.text(language()), icon=":material/error:")
