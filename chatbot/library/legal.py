@@ -1,0 +1,209 @@
+"""Where a legal text has its parts, chapters, sections, articles, clauses and points.
+
+Vietnamese: Phần › Chương › Mục › Tiểu mục › Điều › Khoản › Điểm. English: Part › Chapter › Section ›
+Article, with clauses numbered 1. or 1.1 and points (a). A heading is a line of its own; a mention of
+an article inside a sentence is not one, wherever the line happened to break.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+PART, CHAPTER, SECTION, SUBSECTION, ARTICLE, CLAUSE, QUOTED, POINT = range(10, 90, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The start of one piece of structure: `start` is the first character of its line, `end` of its heading.
+
+    Lower ranks stand above higher ones; `label` names it ('Điều 20. Tên điều'), `short` without its title.
+    """
+
+    start: int
+    end: int
+    rank: int
+    label: str
+    short: str
+
+
+class _Line(NamedTuple):
+    start: int
+    text: str
+
+
+_NUMERAL = r"(?:[IVXLCDM]+|\d{1,3}[A-Za-z]?)"
+_ORDINAL = r"(?:THỨ\s+\w+(?:\s+\w+)?|thứ\s+\w+(?:\s+\w+)?)"
+_UPPER = (
+    (PART, re.compile(rf"(PHẦN|Phần|PART|Part)\s+({_ORDINAL}|{_NUMERAL})\b(.*)")),
+    (PART, re.compile(rf"(PHỤ LỤC|Phụ lục|ANNEX|Annex|APPENDIX|Appendix|SCHEDULE|Schedule)(?:\s+(?:số\s+)?({_NUMERAL}|[A-Z])\b)?(.*)")),
+    (CHAPTER, re.compile(rf"(CHƯƠNG|Chương|CHAPTER|Chapter)\s+({_NUMERAL})\b(.*)")),
+    (SUBSECTION, re.compile(rf"(TIỂU MỤC|Tiểu mục)\s+({_NUMERAL})\b(.*)")),
+    (SECTION, re.compile(rf"(MỤC|Mục|SECTION|Section)\s+({_NUMERAL})\b(.*)")),
+)  # fmt: skip
+_ARTICLE = re.compile(
+    r"([“\"]?)\s*(Điều|ĐIỀU|Article|ARTICLE)\s+(\d{1,4}[a-zđA-Z]?)\s*(?:([.:])\s*(.*)|$)"
+)
+_CLAUSE = re.compile(r"(\d{1,3})\.\s+\S")
+_SUBCLAUSE = re.compile(r"(\d{1,3}(?:\.\d{1,3}){1,3})\.?\s+\S")
+_POINT = re.compile(r"\(?([a-zđ]{1,2})\)\s*\S")
+_ITEM = re.compile(
+    rf"(?:[“\"]?\s*(?:Điều|ĐIỀU|Article|ARTICLE)\s+\d+[a-zđ]?\s*[.:]|\d{{1,3}}(?:\.\d{{1,3}})*[.)]\s|\d{{1,3}}(?:\.\d{{1,3}})+\s"
+    rf"|\(?[a-zđ]{{1,2}}\)\s|[-–—•+*]\s"
+    rf"|(?:Phần|Chương|Mục|Tiểu mục|PHẦN|CHƯƠNG|MỤC|TIỂU MỤC|PHỤ LỤC|PART|CHAPTER|SECTION|Part|Chapter|Section)\s+(?:{_NUMERAL}|{_ORDINAL})(?:\s*$|\s*[.:–-]\s|\s+[^\Wa-z_]{{2,}}))"
+)
+# A line that ends like this goes on: what follows is a mention, not a heading.
+_UNFINISHED = re.compile(
+    r"(?:,|\b(?:tại|theo|của|và|hoặc|với|từ|đến|các|điểm|khoản|quy định|sửa đổi|bổ sung|bãi bỏ|thay thế|"
+    r"and|or|of|to|in|under|by|with|see|from|the))$",
+    re.IGNORECASE,
+)
+_CONTENTS_LINE = re.compile(r"(?:\.{4,}|…{2,}|\s\.\s\.\s\.)\s*\d*$")
+_TITLE_LENGTH = 110
+
+
+def opens_item(line: str) -> bool:
+    """Whether the line begins like an article, clause, point, list item or a heading above them."""
+    return bool(_ITEM.match(line))
+
+
+def legal_marks(text: str) -> list[Mark]:
+    """The structure of a legal text in order; empty when it has fewer than two articles."""
+    marks = _Scan(text).run()
+    return marks if sum(m.rank == ARTICLE for m in marks) >= 2 else []
+
+
+def in_one_line(title: str) -> str:
+    """A title as a path shows it: one line, at most about a hundred characters."""
+    title = " ".join(title.split()).rstrip(" .:;")
+    if len(title) <= _TITLE_LENGTH:
+        return title
+    return title[:_TITLE_LENGTH].rsplit(" ", 1)[0].rstrip(" ,;:") + "…"
+
+
+class _Scan:
+    """One pass over the lines, remembering which article, clause and quotation is open."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = _lines(text)
+        self._marks: list[Mark] = []
+        self._inside_article = False
+        self._clause = 0
+        self._point = ""
+        self._article = 0
+        self._quotes = 0
+
+    def run(self) -> list[Mark]:
+        for place, line in enumerate(self._lines):
+            if not _CONTENTS_LINE.search(line.text):
+                before = self._lines[place - 1].text if place else ""
+                self._visit(place, line, before)
+            self._quotes = max(0, self._quotes + line.text.count("“") - line.text.count("”"))
+        return self._marks
+
+    def _visit(self, place: int, line: _Line, before: str) -> None:
+        if match := _ARTICLE.match(line.text):
+            if not _UNFINISHED.search(before):
+                self._open_article(line, match)
+            return
+        if not self._quotes and self._open_upper(place, line, before):
+            return
+        if not self._inside_article or self._quotes:
+            return
+        if (match := _CLAUSE.match(line.text)) and int(match.group(1)) == self._clause + 1:
+            self._clause += 1
+            self._point = ""
+            self._add(line, CLAUSE, f"{_words_for(self._marks)[0]} {self._clause}")
+        elif match := _SUBCLAUSE.match(line.text):
+            self._add(line, POINT, match.group(1))
+        elif match := _POINT.match(line.text):
+            self._add(line, POINT, f"{_words_for(self._marks)[1]} {match.group(1)}")
+
+    def _open_article(self, line: _Line, match: re.Match[str]) -> None:
+        quote, word, number, _, title = match.groups()
+        digits = int(re.match(r"\d+", number)[0])  # type: ignore[index]
+        quoted = bool(quote) or (self._quotes > 0 and digits != self._article + 1)
+        short = f"{word.capitalize()} {number}"
+        label = in_one_line(f"{short}. {title}") if title else short
+        if quoted and self._inside_article:
+            self._add(line, QUOTED, f"“{label}”", f"“{short}”")
+            return
+        self._quotes = 0
+        self._inside_article = True
+        self._article = digits
+        self._clause = 0
+        self._add(line, ARTICLE, label, short)
+
+    def _open_upper(self, place: int, line: _Line, before: str) -> bool:
+        for rank, pattern in _UPPER:
+            match = pattern.fullmatch(line.text)
+            if not match or _UNFINISHED.search(before) or not _is_title(match.group(3)):
+                continue
+            word, number, rest = match.groups()
+            short = (
+                f"{word.capitalize()} {_numeral(number)}".strip() if number else word.capitalize()
+            )
+            end = line.start + len(line.text)
+            if not rest.strip(" .:–-"):
+                end = self._end_of_title(place)
+            self._marks.append(Mark(line.start, end, rank, short, short))
+            self._inside_article = False
+            self._quotes = 0
+            if word.lower() in ("phụ lục", "annex", "appendix", "schedule", "phần", "part"):
+                self._article = 0
+            return True
+        return False
+
+    def _end_of_title(self, place: int) -> int:
+        """A chapter's title stands on the one to three lines below its number."""
+        line = self._lines[place]
+        end = line.start + len(line.text)
+        for below in self._lines[place + 1 : place + 4]:
+            if (
+                opens_item(below.text)
+                or below.text.endswith((".", ";", ":"))
+                or len(below.text) > 160
+            ):
+                break
+            if below.text != below.text.upper() and end != line.start + len(line.text):
+                break
+            end = below.start + len(below.text)
+        return end
+
+    def _add(self, line: _Line, rank: int, label: str, short: str = "") -> None:
+        end = line.start + (len(line.text) if rank == ARTICLE else 0)
+        self._marks.append(Mark(line.start, end, rank, label, short or label))
+
+
+def _is_title(rest: str) -> bool:
+    """What follows 'Chương II' in its line: nothing, a mark and a title, or capitals."""
+    rest = rest.strip()
+    if not rest:
+        return True
+    if rest[0] in ".:–-—":
+        return len(rest) < 200
+    letters = [c for c in rest if c.isalpha()]
+    return bool(letters) and sum(c.isupper() for c in letters) > 0.8 * len(letters)
+
+
+def _numeral(number: str) -> str:
+    return number.lower() if number[:3].upper() == "THỨ" else number
+
+
+def _words_for(marks: list[Mark]) -> tuple[str, str]:
+    article = next((m for m in reversed(marks) if m.rank == ARTICLE), None)
+    english = article is not None and article.short.startswith("Article")
+    return ("Clause", "Point") if english else ("Khoản", "Điểm")
+
+
+def _lines(text: str) -> list[_Line]:
+    """The lines with something on them, white space at both ends left out."""
+    found = []
+    start = 0
+    for line in text.split("\n"):
+        bare = line.strip()
+        if bare:
+            found.append(_Line(start + len(line) - len(line.lstrip()), bare))
+        start += len(line) + 1
+    return found

@@ -1,0 +1,53 @@
+"""Builds a ReadDocument paragraph by paragraph, keeping count of offsets."""
+
+from __future__ import annotations
+
+from chatbot.library.readers.cleaning import clean
+from chatbot.types import Heading, PageText, ReadDocument
+
+
+class Composer:
+    """Collects cleaned paragraphs and headings; the text of all pages is their plain concatenation."""
+
+    def __init__(self) -> None:
+        self._pages: list[PageText] = []
+        self._parts: list[str] = []
+        self._headings: list[Heading] = []
+        self._length = 0
+
+    def paragraph(self, text: str, level: int = 0, end: str = "\n") -> None:
+        """Append a cleaned paragraph and its line break; `level` 1 to 6 makes it a heading."""
+        text = clean(text).strip("\n")
+        if not text.strip():
+            return
+        if level:
+            self._headings.append(Heading(self._length, self._length + len(text), min(level, 6)))
+        self._append(text + end)
+
+    def gap(self) -> None:
+        """An empty line, as between a table and what follows."""
+        if self._parts and not self._parts[-1].endswith("\n\n"):
+            self._append("\n")
+
+    def end_page(self, number: int | None) -> None:
+        """Close the page that was being filled; empty pages count too."""
+        self._pages.append(PageText("".join(self._parts), number))
+        self._parts = []
+
+    def document(
+        self, media_type: str, title: str = "", warning: str | None = None
+    ) -> ReadDocument:
+        """What was collected; an unfinished page is closed without a number."""
+        if self._parts or not self._pages:
+            self.end_page(None)
+        return ReadDocument(
+            pages=tuple(self._pages),
+            title=clean(title).strip()[:300],
+            media_type=media_type,
+            warning=warning,
+            headings=tuple(self._headings),
+        )
+
+    def _append(self, text: str) -> None:
+        self._parts.append(text)
+        self._length += len(text)

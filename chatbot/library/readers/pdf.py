@@ -1,0 +1,336 @@
+"""PDF files: the text of each page in reading order, lines joined to paragraphs, running heads removed.
+
+PDFium gives the characters in the order in which the file draws them, which follows columns; where each
+line stands on the page tells paragraphs, headings and running heads apart.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from chatbot.errors import UnreadableDocument
+from chatbot.i18n import N_
+from chatbot.library.legal import opens_item
+from chatbot.library.readers.cleaning import clean_line
+from chatbot.library.readers.composing import Composer
+from chatbot.library.readers.kinds import DAMAGED, NEEDS_PASSWORD
+from chatbot.types import ReadDocument
+
+MAX_PAGES = 20_000
+LOOKS_SCANNED = N_(
+    "There is no text in this file; it looks like a scan. Run text recognition (OCR) on it first."
+)
+SOME_PAGES_EMPTY = N_("Some pages have no text; they look like scans and cannot be searched.")
+UNDECODABLE = N_("The letters of this PDF cannot be decoded reliably; search in it will miss much.")
+SOME_PAGES_LOST = N_("Some pages of this PDF are damaged and were left out.")
+TOO_MANY_PAGES = N_("it has more pages than Hearth reads")
+
+Progress = Callable[[int, int], None]
+
+_FORMAT, _PASSWORD, _SECURITY = 3, 4, 5
+_HYPHENS = "\x02\ufffe\u00ad"  # what PDFium puts for a hyphen at the end of a line
+_DIGITS = re.compile(r"\d+")
+_PAGE_NUMBER = re.compile(
+    r"\W*(?:(?:trang|page|tr\.?|p\.?)\s*)?(\d{1,5})(?:\s*(?:/|of|trên)\s*\d{1,5})?\W*", re.I
+)
+_TERMINAL = (".", ";", ":", "!", "?", "”", '"', "…", "./.")
+_REFERENCE_OPEN = re.compile(r"(?:\b(?:Điều|điều|khoản|Khoản|điểm|số|Chương|Mục|Article|Section|Chapter|and|và|or|hoặc|theo|tại|của|các)|,)$")  # fmt: skip
+_WORD_END = re.compile(r"([^\W\d_]+)-$")
+
+
+@dataclass(slots=True)
+class _Line:
+    """One line as drawn; points, the origin at the page's lower left corner."""
+
+    text: str
+    left: float
+    right: float
+    bottom: float
+    top: float
+    column_left: float = 0.0
+    column_right: float = 0.0
+
+    @property
+    def height(self) -> float:
+        return max(self.top - self.bottom, 0.1)
+
+
+@dataclass(slots=True)
+class _Page:
+    height: float
+    lines: list[_Line]
+    has_pictures: bool
+    lost: bool = False
+
+
+def read_pdf(path: Path, name: str, progress: Progress) -> ReadDocument:
+    """A PDF, page by page; `progress(page, pages)` after each.
+
+    Raises UnreadableDocument for damaged and password-protected files; a file without text comes back
+    with a warning.
+    """
+    import pypdfium2
+
+    try:
+        document = pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as error:
+        locked = error.err_code in (_PASSWORD, _SECURITY)
+        raise UnreadableDocument(NEEDS_PASSWORD if locked else DAMAGED, name=name) from error
+    with document:
+        count = len(document)
+        if count > MAX_PAGES:
+            raise UnreadableDocument(TOO_MANY_PAGES, name=name)
+        if count == 0:
+            raise UnreadableDocument(DAMAGED, name=name)
+        pages = []
+        for number in range(count):
+            pages.append(_read_page(document, number))
+            progress(number + 1, count)
+        title = document.get_metadata_value("Title") or ""
+    if all(page.lost for page in pages):
+        raise UnreadableDocument(DAMAGED, name=name)
+    warning = _warning(pages)
+    _remove_running_lines(pages)
+    composer = Composer()
+    _compose(pages, composer)
+    return composer.document("application/pdf", clean_line(title), warning)
+
+
+def _read_page(document: object, number: int) -> _Page:
+    import pypdfium2
+
+    try:
+        page = document[number]  # type: ignore[index]
+    except pypdfium2.PdfiumError:
+        return _Page(0, [], has_pictures=False, lost=True)
+    try:
+        textpage = page.get_textpage()
+    except pypdfium2.PdfiumError:
+        page.close()
+        return _Page(0, [], has_pictures=False, lost=True)
+    try:
+        lines = _lines(textpage)
+        return _Page(page.get_height(), lines, has_pictures=not lines and _shows_picture(page))
+    finally:
+        textpage.close()
+        page.close()
+
+
+def _shows_picture(page: object) -> bool:
+    """Whether a picture covers a good part of the page, as a scan does."""
+    from pypdfium2 import raw
+
+    area = page.get_width() * page.get_height()  # type: ignore[attr-defined]
+    for picture in page.get_objects([raw.FPDF_PAGEOBJ_IMAGE], max_depth=3):  # type: ignore[attr-defined]
+        left, bottom, right, top = picture.get_bounds()
+        if (right - left) * (top - bottom) > 0.3 * area:
+            return True
+    return False
+
+
+def _lines(textpage: object) -> list[_Line]:
+    from pypdfium2 import raw
+
+    count = raw.FPDFText_CountChars(textpage)
+    characters = [raw.FPDFText_GetUnicode(textpage, i) for i in range(count)]
+    lines: list[_Line] = []
+    start = 0
+    for end in [i for i, c in enumerate(characters) if c == 10] + [count]:
+        codes = characters[start:end]
+        inked = [start + i for i, c in enumerate(codes) if c > 32 and c != 0xA0]
+        if inked:
+            text = "".join(_character(c) for c in codes)
+            tight, first = _box(textpage, inked[-1]), _box(textpage, inked[0])
+            lines.append(
+                _Line(
+                    text.strip(),
+                    left=min(first[0], tight[0]),
+                    right=max(first[1], tight[1]),
+                    bottom=min(first[2], tight[2]),
+                    top=max(first[3], tight[3]),
+                )
+            )
+        start = end + 1
+    return lines
+
+
+def _character(code: int) -> str:
+    return chr(code) if 0 < code <= 0x10FFFF else ""
+
+
+def _box(textpage: object, index: int) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of a character's cell, the font's full height."""
+    from pypdfium2 import raw
+
+    box = raw.FS_RECTF()
+    raw.FPDFText_GetLooseCharBox(textpage, index, ctypes.byref(box))
+    return box.left, box.right, min(box.bottom, box.top), max(box.bottom, box.top)
+
+
+def _warning(pages: list[_Page]) -> str | None:
+    if not any(page.lines for page in pages):
+        return LOOKS_SCANNED
+    letters = "".join(line.text for page in pages for line in page.lines)
+    strange = sum(c == "\ufffd" or "\ue000" <= c <= "\uf8ff" for c in letters)
+    if strange > 0.2 * len(letters):
+        return UNDECODABLE
+    if any(page.lost for page in pages):
+        return SOME_PAGES_LOST
+    if any(page.has_pictures for page in pages):
+        return SOME_PAGES_EMPTY
+    return None
+
+
+# --- running heads and page numbers ----------------------------------------------------------
+
+
+def _remove_running_lines(pages: list[_Page]) -> None:
+    """Drop the lines at the top and bottom edges that return, but for their numbers, on three pages or more."""
+    seen: defaultdict[str, set[int]] = defaultdict(set)
+    steps: Counter[int] = Counter()
+    for number, page in enumerate(pages):
+        for line in _edge_lines(page):
+            if match := _PAGE_NUMBER.fullmatch(line.text):
+                steps[int(match.group(1)) - number] += 1
+            else:
+                seen[_pattern(line.text)].add(number)
+    for number, page in enumerate(pages):
+        for line in _edge_lines(page):
+            if match := _PAGE_NUMBER.fullmatch(line.text):
+                running = steps[int(match.group(1)) - number] >= 3
+            else:
+                running = len(seen[_pattern(line.text)]) >= 3
+            if running:
+                page.lines.remove(line)
+
+
+def _edge_lines(page: _Page) -> list[_Line]:
+    top, bottom = 0.88 * page.height, 0.10 * page.height
+    return [line for line in page.lines if line.bottom > top or line.top < bottom]
+
+
+def _pattern(text: str) -> str:
+    return _DIGITS.sub("#", " ".join(text.split())).strip("# ")
+
+
+# --- paragraphs ------------------------------------------------------------------------------
+
+
+def _compose(pages: list[_Page], composer: Composer) -> None:
+    """Write the pages' paragraphs; one that goes on over a page border is joined with a space."""
+    for page in pages:
+        _find_columns(page.lines)
+    body = _body_height(pages)
+    words = _all_words(pages)
+    filled = [p for p in pages if p.lines]
+    following = dict(zip(map(id, filled), filled[1:], strict=False))
+    for number, page in enumerate(pages, 1):
+        paragraphs = _paragraphs(page.lines)
+        for place, paragraph in enumerate(paragraphs):
+            text = _joined(paragraph, words)
+            level = _heading_level(paragraph, text, body)
+            end = "\n"
+            if place == len(paragraphs) - 1 and not level and id(page) in following:
+                after = following[id(page)].lines[0]
+                end = " " if _continues(paragraph[-1], after, same_page=False) else "\n"
+            composer.paragraph(text, level, end)
+        composer.end_page(number)
+
+
+def _find_columns(lines: list[_Line]) -> None:
+    """Tell every line the left and right edge of the block of text it stands in."""
+    for place, line in enumerate(lines):
+        near = lines[max(0, place - 12) : place + 13]
+        block = [
+            o for o in near
+            if min(o.right, line.right) - max(o.left, line.left) > 0.3 * min(o.right - o.left, line.right - line.left)
+        ]  # fmt: skip
+        line.column_left = min((o.left for o in block), default=line.left)
+        line.column_right = max((o.right for o in block), default=line.right)
+
+
+def _body_height(pages: list[_Page]) -> float:
+    heights = [line.height for page in pages for line in page.lines if len(line.text) > 20]
+    return median(heights) if heights else 0.0
+
+
+def _all_words(pages: list[_Page]) -> frozenset[str]:
+    return frozenset(
+        word
+        for page in pages
+        for line in page.lines
+        for word in re.findall(r"[\w-]+", line.text.lower())
+    )
+
+
+def _paragraphs(lines: list[_Line]) -> list[list[_Line]]:
+    paragraphs: list[list[_Line]] = []
+    for line in lines:
+        if paragraphs and _continues(paragraphs[-1][-1], line):
+            paragraphs[-1].append(line)
+        else:
+            paragraphs.append([line])
+    return paragraphs
+
+
+def _continues(line: _Line, after: _Line, *, same_page: bool = True) -> bool:
+    """Whether `after` goes on with the sentence or paragraph of `line`."""
+    if not 0.85 < after.height / line.height < 1.18:
+        return False
+    if same_page:
+        if after.bottom > line.top or line.bottom - after.top > 0.9 * line.height:
+            return False  # another column, or a gap
+        if abs(line.bottom - after.bottom) < 0.3 * line.height:
+            return False  # beside it: another cell of a table
+    if line.text[-1] in _HYPHENS:
+        return True
+    finished = line.text.endswith(_TERMINAL)
+    if opens_item(after.text) and not (_REFERENCE_OPEN.search(line.text) and not finished):
+        return False
+    width = max(line.column_right - line.column_left, 1.0)
+    letter = (line.right - line.left) / max(len(line.text), 1)
+    first_word = len(after.text.split(maxsplit=1)[0])
+    full = line.right + (first_word + 1) * letter > line.column_right - 0.01 * width
+    if after.text[0].islower() and not finished:
+        return full or not same_page or line.right - line.left > 0.5 * width
+    if not full:
+        return False
+    if not same_page:
+        return not finished and after.left - after.column_left < 6
+    indented = after.left - after.column_left > 6
+    if indented:
+        return abs(after.left - line.left) < 3 and not finished
+    return True
+
+
+def _joined(paragraph: list[_Line], words: frozenset[str]) -> str:
+    text = paragraph[0].text
+    for line in paragraph[1:]:
+        if text[-1] in _HYPHENS or (_WORD_END.search(text) and line.text[0].islower()):
+            text = _without_hyphen(text[:-1], line.text, words)
+        else:
+            text = f"{text} {line.text}"
+    return clean_line(text.replace("\x02", "-").replace("\ufffe", "-"))
+
+
+def _without_hyphen(before: str, after: str, words: frozenset[str]) -> str:
+    """Join a word cut at the end of a line; its hyphen stays where the document writes it elsewhere."""
+    head = re.findall(r"\w*$", before)[0].lower()
+    tail = re.findall(r"^\w*", after)[0].lower()
+    if f"{head}-{tail}" in words and head + tail not in words:
+        return f"{before}-{after}"
+    return before + after
+
+
+def _heading_level(paragraph: list[_Line], text: str, body: float) -> int:
+    """1 to 3 for short paragraphs in clearly larger letters, else 0."""
+    if not body or len(text) > 160 or len(paragraph) > 3 or not any(c.isalpha() for c in text):
+        return 0
+    ratio = paragraph[0].height / body
+    return 1 if ratio > 1.7 else 2 if ratio > 1.35 else 3 if ratio > 1.14 else 0

@@ -1,0 +1,116 @@
+"""Reads files in a child process that may die: hostile input costs a file, never the application."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from chatbot.child import Child
+from chatbot.errors import Cancelled, ChildDied, ChildHung, ChildTimeout, UnreadableDocument
+from chatbot.i18n import N_
+from chatbot.library.chunking import Draft
+from chatbot.types import Heading, Language, PageText, ReadDocument
+
+SECONDS = 60.0
+"""How long one file may take without finishing a page, and how long before its first."""
+
+TOOK_TOO_LONG = N_("reading it took too long")
+CRASHED = N_("it made the reader crash or needs more memory than a document may")
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading a file gives: the document, its passages, its language."""
+
+    document: ReadDocument
+    passages: tuple[Draft, ...]
+    language: Language | None
+
+
+class Reader:
+    """A child process that reads one file at a time; it starts with the first file and again after a crash."""
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._child = Child(
+            "chatbot.library.readers",
+            name="reader",
+            environment={"MALLOC_ARENA_MAX": "2"},  # arenas count as memory in use
+            lowest_priority=True,
+        )
+
+    def read(
+        self,
+        path: Path,
+        name: str,
+        on_progress: OnProgress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Reading:
+        """Read that file and cut it; `name` is what the person calls it. `on_progress(page, pages)`.
+
+        Raises UnsupportedDocument, EmptyDocument, UnreadableDocument (also for a crash or a standstill),
+        Cancelled.
+        """
+        deadline = time.monotonic() + self._seconds
+        answer = self._child.stream("read", {"path": str(path), "name": name})
+        try:
+            for message, blob in answer:
+                if blob:
+                    return _reading(blob)
+                if cancelled and cancelled():
+                    self._child.restart()  # it may be deep in native code and hear no request
+                    raise Cancelled
+                if "page" in message:
+                    deadline = time.monotonic() + self._seconds
+                    if on_progress:
+                        on_progress(message["page"], message["pages"])
+                elif time.monotonic() > deadline:
+                    self._child.restart()
+                    raise UnreadableDocument(TOOK_TOO_LONG, name=name)
+        except (ChildTimeout, ChildHung) as error:
+            raise UnreadableDocument(TOOK_TOO_LONG, name=name) from error
+        except ChildDied as error:
+            raise UnreadableDocument(CRASHED, name=name) from error
+        raise UnreadableDocument(CRASHED, name=name)
+
+    def close(self) -> None:
+        self._child.close()
+
+
+def to_bytes(reading: Reading) -> bytes:
+    """The reading as it travels from the child."""
+    document = reading.document
+    return json.dumps(
+        {
+            "pages": [[p.text, p.number] for p in document.pages],
+            "title": document.title,
+            "media_type": document.media_type,
+            "warning": document.warning,
+            "headings": [[h.start, h.end, h.level] for h in document.headings],
+            "passages": [[d.start, d.end, d.page, d.path] for d in reading.passages],
+            "language": reading.language,
+        },
+        ensure_ascii=False,
+    ).encode()
+
+
+def _reading(blob: bytes) -> Reading:
+    data = json.loads(blob)
+    document = ReadDocument(
+        pages=tuple(PageText(text, number) for text, number in data["pages"]),
+        title=data["title"],
+        media_type=data["media_type"],
+        warning=data["warning"],
+        headings=tuple(Heading(*h) for h in data["headings"]),
+    )
+    text = "".join(p.text for p in document.pages)
+    passages = tuple(
+        Draft(text[start:end], start, end, page, path)
+        for start, end, page, path in data["passages"]
+    )
+    return Reading(document, passages, data["language"])
