@@ -19,14 +19,14 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
-from starlette.middleware import Middleware  # noqa: E402
-from streamlit import config  # noqa: E402
-from streamlit.starlette import App  # noqa: E402
+from starlette.middleware import Middleware
+from streamlit import config
+from streamlit.starlette import App
 
-from chatbot.api.guard import Guard  # noqa: E402
-from chatbot.api.routes import routes  # noqa: E402
-from chatbot.errors import ChatbotError  # noqa: E402
-from chatbot.services import close_services, open_services  # noqa: E402
+from chatbot.api.guard import Guard
+from chatbot.api.routes import routes
+from chatbot.errors import ChatbotError
+from chatbot.services import close_services, open_services
 
 
 @asynccontextmanager

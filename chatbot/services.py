@@ -173,8 +173,10 @@ class Services:
             total = max(total, done + len(waiting))
             document = self.store.get(waiting[0])
 
-            def report(fraction: float, name: str = document.name, at: int = done) -> None:
-                context.report((at + fraction) / total, name)
+            def report(
+                fraction: float, name: str = document.name, at: int = done, of: int = total
+            ) -> None:
+                context.report((at + fraction) / of, name)
 
             self.ingest.process(document.id, report, lambda: context.cancelled)
             done += 1
@@ -236,7 +238,7 @@ class Services:
             self.models,
             Path(params["path"]),
             link=params["link"],
-            on_progress=lambda fraction: context.report(fraction),
+            on_progress=context.report,
             cancelled=lambda: context.cancelled,
         )
         return model.id

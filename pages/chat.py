@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from chatbot.chat.answer import Reply
 from chatbot.errors import ChatbotError
 from chatbot.services import services

@@ -11,6 +11,7 @@ for folder in (HERE, HERE.parent):  # when the script is run without app.py, as 
         sys.path.insert(0, str(folder))
 
 import streamlit as st  # noqa: E402
+
 from widgets import conversations, look, monitor  # noqa: E402
 from widgets.words import _  # noqa: E402
 

@@ -6,6 +6,7 @@ running one through `POST /api/command`.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -74,6 +75,7 @@ def documents_add(services: Services, params: Params) -> Params:
 
 
 def documents_list(services: Services, params: Params) -> Params:
+    """Every document, of one collection or all."""
     return {
         "documents": [
             document_row(d) for d in services.store.list(collection=params.get("collection"))
@@ -103,6 +105,7 @@ def documents_rebuild(services: Services, _params: Params) -> Params:
 
 
 def models_list(services: Services, _params: Params) -> Params:
+    """Every model, and which one is loaded."""
     loaded = services.engines.loaded
     return {
         "models": [_model(m) for m in services.models.list()],
@@ -115,8 +118,6 @@ def models_import(services: Services, params: Params) -> Params:
     job = services.import_model_from(Path(params["path"]), link=not params.get("copy", False))
     job = services.jobs.wait(job.id)
     if job.error:
-        import json
-
         raise ChatbotError.from_dict(json.loads(job.error))
     model = services.models.get(job.message)
     return {"id": model.id, "path": model.path, "format": model.format}
@@ -131,20 +132,24 @@ def models_load(services: Services, params: Params) -> Params:
 
 
 def models_unload(services: Services, _params: Params) -> Params:
+    """Free the loaded model's memory."""
     services.engines.unload()
     return {"loaded": None}
 
 
 def models_remove(services: Services, params: Params) -> Params:
+    """Take a model off the list."""
     services.remove_model(params["id"])
     return {"removed": params["id"]}
 
 
 def jobs_list(services: Services, _params: Params) -> Params:
+    """Long work, the latest first."""
     return {"jobs": [asdict(j) for j in services.jobs.list()]}
 
 
 def jobs_cancel(services: Services, params: Params) -> Params:
+    """End a piece of long work."""
     services.jobs.cancel(params["id"])
     return {"cancelled": params["id"]}
 

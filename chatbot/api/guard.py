@@ -60,9 +60,11 @@ def host_name(header: str) -> str:
     """The name in a Host header without its port; empty for anything malformed."""
     try:
         parts = urlsplit(f"//{header}")
-        return parts.hostname or "" if parts.netloc == header and "@" not in header else ""
+        _ = parts.port  # a malformed port raises
     except ValueError:
         return ""
+    plain = parts.netloc == header and "@" not in header
+    return parts.hostname or "" if plain else ""
 
 
 def with_token(endpoint: Endpoint) -> Endpoint:

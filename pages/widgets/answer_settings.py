@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import streamlit as st
+
 from chatbot.i18n import N_
 from chatbot.services import QUOTES, REMOTE, services
 from chatbot.types import ConversationSettings, Scope, SearchFilter
-
 from widgets.words import _, plural
 
 SCOPES: dict[Scope, str] = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from chatbot.chat.history import NEW_TITLE
 from chatbot.i18n import N_
 from chatbot.services import services
 from chatbot.types import Conversation
-
 from widgets.words import _, day, language
 
 _SHOWN = 40

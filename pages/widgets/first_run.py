@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 from chatbot.memory.plan import recommend_text
-from chatbot.services import services
 
+from chatbot.services import services
 from widgets.words import _, language
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 
 import streamlit as st
-from chatbot.chat.answer import Reply
 
+from chatbot.chat.answer import Reply
 from widgets import message
 from widgets.words import _, decimal, plural, seconds
 

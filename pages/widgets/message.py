@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from chatbot.chat.answer import NOT_FOUND
 from chatbot.chat.history import error_text
 from chatbot.chat.support import cited_numbers, numbers_of, split_thinking
@@ -11,7 +12,6 @@ from chatbot.i18n import N_
 from chatbot.markup import harmless, literal
 from chatbot.services import services
 from chatbot.types import Message
-
 from widgets import source
 from widgets.clipboard import copy_button
 from widgets.words import _, decimal, language, plural, seconds

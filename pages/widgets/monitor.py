@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from chatbot.i18n import LANGUAGES
 from chatbot.services import services
-
 from widgets.words import _, language, size
 
 

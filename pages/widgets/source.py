@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import streamlit as st
+
 from chatbot.errors import NotFoundError
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Source
-
 from widgets.words import _, decimal
 
 

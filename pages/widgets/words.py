@@ -6,6 +6,7 @@ import time
 from datetime import datetime
 
 import streamlit as st
+
 from chatbot.i18n import preferred_language, translate, translate_plural
 from chatbot.services import services
 from chatbot.types import Language
