@@ -103,6 +103,7 @@ class History:
                 values,
             )
             connection.execute(f"DELETE FROM conversations WHERE {which}", values)
+            _forget_words(connection)
         self._database.forget()
 
     def purge_everything(self) -> None:
@@ -110,6 +111,7 @@ class History:
         with self._database.transaction() as connection:
             for table in ("message_words", "conversations", "presets"):
                 connection.execute(f"DELETE FROM {table}")
+            _forget_words(connection)
         self._database.forget()
 
     def configure(self, conversation_id: str, settings: ConversationSettings) -> None:
@@ -381,6 +383,11 @@ def _index_words(connection: Any, message: Message) -> None:
         "INSERT INTO message_words (folded, message_id, conversation_id) VALUES (?, ?, ?)",
         (fold(message.text), message.id, message.conversation_id),
     )
+
+
+def _forget_words(connection: Any) -> None:
+    # FTS5 only marks deleted words; merging its segments is what takes them off the disk.
+    connection.execute("INSERT INTO message_words(message_words) VALUES ('optimize')")
 
 
 def _context_line(text: str, wanted: list[str]) -> str:

@@ -1,0 +1,97 @@
+"""Long work is done once, can be cancelled, and is taken up again after a restart."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from chatbot.database import Database
+from chatbot.errors import DiskFullError, NotFoundError
+from chatbot.jobs import Jobs
+
+
+@pytest.fixture
+def jobs(database):
+    made = Jobs(database)
+    yield made
+    made.close()
+
+
+def test_jobs_run_in_order_and_report(jobs):
+    done = []
+    jobs.register("work", lambda c: done.append(c.job.params["n"]) or f"{c.job.params['n']} xong")
+    jobs.start()
+    submitted = [jobs.submit("work", "Việc", {"n": n}) for n in range(5)]
+    last = jobs.wait(submitted[-1].id, 10)
+    assert done == [0, 1, 2, 3, 4]
+    assert (last.state, last.message, last.progress) == ("done", "4 xong", 1.0)
+
+
+def test_cancel_ends_a_running_job_and_a_waiting_one_never_starts(jobs):
+    started = threading.Event()
+    ran = []
+
+    def work(context):
+        ran.append(context.job.id)
+        started.set()
+        while True:
+            context.report(0.5, "đang làm")
+
+    jobs.register("work", work)
+    jobs.start()
+    first, second = jobs.submit("work", "a"), jobs.submit("work", "b")
+    assert started.wait(10)
+    jobs.cancel(second.id)
+    jobs.cancel(first.id)
+    assert jobs.wait(first.id, 10).state == "cancelled"
+    assert jobs.wait(second.id, 10).state == "cancelled"
+    assert ran == [first.id]
+
+
+def test_a_failure_is_kept_with_its_cure_and_the_queue_goes_on(jobs):
+    def full(_context):
+        raise DiskFullError("3 MB")
+
+    def broken(_context):
+        raise RuntimeError("boom")
+
+    jobs.register("full", full)
+    jobs.register("broken", broken)
+    jobs.register("fine", lambda _c: None)
+    jobs.start()
+    failed, broke, fine = (jobs.submit(kind, kind) for kind in ("full", "broken", "fine"))
+    assert jobs.wait(fine.id, 10).state == "done"
+    assert json.loads(jobs.job(failed.id).error)["code"] == "disk_full"
+    assert "boom" in jobs.job(broke.id).error
+
+
+def test_a_job_cut_by_a_restart_is_taken_up_again(database, paths):
+    started, runs = threading.Event(), []
+
+    def work(context):
+        runs.append(context.job.id)
+        started.set()
+        while len(runs) == 1:
+            context.report(None)
+
+    first = Jobs(database)
+    first.register("work", work)
+    first.start()
+    job = first.submit("work", "lâu")
+    assert started.wait(10)
+    first.close()
+    database.close()
+
+    again = Jobs(Database(paths.database))
+    again.register("work", work)
+    again.start()
+    assert again.wait(job.id, 10).state == "done"
+    assert runs == [job.id, job.id]
+    again.close()
+
+
+def test_an_unknown_job_is_named(jobs):
+    with pytest.raises(NotFoundError):
+        jobs.job("nowhere")

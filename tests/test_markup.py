@@ -1,0 +1,68 @@
+"""Shown text can load nothing, hide no link and run nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from chatbot.markup import harmless, literal
+
+ATTACKS = [
+    "![x](http://evil.example/a.png)",
+    "![x][r]\n\n[r]: http://evil.example/a.png",
+    "[click](javascript:alert(1))",
+    "[click](http://evil.example)",
+    "<img src=http://evil.example/a.png onerror=alert(1)>",
+    "<script>alert(1)</script>",
+    "[![x](http://evil.example/a)](http://evil.example)",
+    "text ![a\n](http://evil.example)",
+    "<!-- x --><iframe src='http://evil.example'>",
+]
+
+
+def token_types(markdown: str) -> set[str]:
+    found = set()
+    for token in MarkdownIt("commonmark").parse(markdown):
+        found.add(token.type)
+        found |= {child.type for child in token.children or []}
+    return found
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("shown", [harmless, literal])
+def test_nothing_remote_and_no_html_survives(attack, shown):
+    types = token_types(shown(attack))
+    assert not types & {"image", "link_open", "html_inline", "html_block"}
+
+
+@given(st.text(alphabet="ab![]()<>`\n:/*_$\\.#-h", max_size=80))
+def test_no_spelling_of_an_image_or_link_gets_through(text):
+    types = token_types(literal(text)) | token_types(harmless(text))
+    assert not types & {"image", "html_inline", "html_block"}
+
+
+@given(st.text(alphabet=st.characters(blacklist_categories=["Cs", "Cc"]), max_size=80))
+def test_literal_text_shows_as_it_is(text):
+    tokens = MarkdownIt("commonmark").parse("x" + literal(text) + "x")
+    shown = "".join(c.content for t in tokens for c in t.children or [])
+    assert shown.replace(" ", "") == ("x" + text + "x").replace(" ", "")
+
+
+def test_a_models_lists_tables_and_code_stay():
+    text = "- **một**\n- hai\n\n```python\nprint('$x$ [1] ![i](u)')\n```"
+    shown = harmless(text, {1})
+    assert "- **một**" in shown
+    assert "print('$x$ [1] ![i](u)')" in shown
+
+
+def test_only_known_citations_become_badges():
+    assert harmless("a [1] b [2]", {1}) == "a :primary-badge[1] b [2]"
+
+
+def test_streamlits_own_directives_and_dollars_are_text():
+    assert (
+        harmless("giá $5 và $6 :red[đỏ] :material/home:")
+        == r"giá \$5 và \$6 \:red[đỏ] \:material/home:"
+    )
