@@ -16,7 +16,7 @@ from chatbot.library.legal import ARTICLE, CLAUSE, POINT, QUOTED, Mark, in_one_l
 from chatbot.text import sentences
 from chatbot.types import Heading, PageText
 
-CHUNKER_VERSION = 1
+CHUNKER_VERSION = "1"
 """Part of every index's stamp: rises when the same document would be cut differently."""
 
 TARGET = 1000
@@ -52,11 +52,6 @@ class _Piece:
 def document_text(pages: Sequence[PageText]) -> str:
     """The document's text: its pages one after another, with nothing between them."""
     return "".join(page.text for page in pages)
-
-
-def in_context(path: str, text: str) -> str:
-    """What search and embedding see of a passage: where it stands, then its words."""
-    return f"{path}\n{text}" if path else text
 
 
 def cut(pages: Sequence[PageText], headings: Sequence[Heading] = ()) -> list[Draft]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 from lxml import etree
 
@@ -36,7 +37,7 @@ NO_DOCUMENT_PART = N_("it has no Word document inside")
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SKIPPED = frozenset(["del", "moveFrom", "Fallback", "instrText", "delText", "rPr", "sectPr", "pict", "tblPr", "tcPr", "trPr"])  # fmt: skip
 
-Element = etree._Element
+Element: TypeAlias = etree._Element
 
 
 def read_docx(path: Path, name: str) -> ReadDocument:

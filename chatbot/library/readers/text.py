@@ -62,12 +62,11 @@ def decode(raw: bytes, name: str, declared: str | None = None) -> str:
     if b"\0" in raw[:4096]:
         little = raw[1:4096:2].count(0) >= raw[0:4096:2].count(0)
         return raw.decode("utf-16-le" if little else "utf-16-be", "replace")
-    for encoding in ("utf-8", declared):
-        if encoding:
-            try:
-                return raw.decode(encoding)
-            except (UnicodeDecodeError, LookupError):
-                continue
+    for encoding in ("utf-8", *([declared] if declared else [])):
+        try:
+            return raw.decode(encoding)
+        except (UnicodeDecodeError, LookupError):
+            continue
     return _decode_old(raw, name)
 
 

@@ -1,0 +1,250 @@
+"""A document's way in: kept, read, cut, embedded, committed, told to the index.
+
+`add` acknowledges: when it returns, the originals are safe on disk and `process` can be interrupted at
+any moment and run again, with the same result as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+from chatbot.errors import (
+    Cancelled,
+    ChatbotError,
+    ChildError,
+    DiskFullError,
+    DocumentError,
+    EmptyDocument,
+    NotFoundError,
+    UnreadableDocument,
+    UnsupportedDocument,
+)
+from chatbot.failpoints import failpoint
+from chatbot.library.readers import Reader, Reading
+from chatbot.library.readers.kinds import HEAD_BYTES, sniff
+from chatbot.library.store import DocumentStore
+from chatbot.types import Document
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
+
+EMBED_BATCH = 64
+_SYSTEM_FILES = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"])
+
+OnProgress = Callable[[float], None]
+File = Path | tuple[str, bytes | IO[bytes]]
+
+
+class PassageIndex(Protocol):
+    """What ingest needs of the search index: an embedder with a stamp, and to be told of changes."""
+
+    @property
+    def stamp(self) -> str:
+        """Which embedder, revision, prefixes and chunker the vectors are made by."""
+        ...
+
+    def embed(self, texts: Sequence[str], kind: str) -> np.ndarray:
+        """float32 (texts, dimension)."""
+        ...
+
+    def add(self, document_ids: Sequence[str]) -> None: ...
+
+    def remove(self, document_ids: Sequence[str]) -> None: ...
+
+
+class Ingest:
+    """Takes files in and documents out, keeping store and index together."""
+
+    def __init__(self, store: DocumentStore, reader: Reader, index: PassageIndex) -> None:
+        self._store = store
+        self._reader = reader
+        self._index = index
+
+    def add(
+        self,
+        files: Sequence[File],
+        collection: str = "documents",
+        conversation: str | None = None,
+    ) -> list[Document]:
+        """Keep files, folders (recursively) and (name, content) pairs; one document for each file found.
+
+        A waiting document is safe on disk and wants `process`; a ready one was there already, with the
+        same content; a failed one was refused and says why. Raises DiskFullError, NotFoundError.
+        """
+        documents: list[Document] = []
+        for file in files:
+            if isinstance(file, tuple):
+                name, content = file
+                documents.append(self._add_one(content, name, collection, conversation))
+            elif file.is_dir():
+                documents.extend(
+                    self._add_one(f, f.name, collection, conversation) for f in files_in(file)
+                )
+            elif file.is_file():
+                documents.append(self._add_one(file, file.name, collection, conversation))
+            else:
+                raise NotFoundError(str(file))
+        return list({d.id: d for d in documents}.values())
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Documents that wait or were interrupted, in the order in which to process them."""
+        return self._store.unfinished()
+
+    def process(
+        self,
+        document_id: str,
+        on_progress: OnProgress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Document:
+        """Read a kept document and make it ready, or failed with the reason; `on_progress` gets 0..1.
+
+        Raises Cancelled (the document is then failed), DiskFullError and ChildError (it waits for the
+        next attempt). A document removed meanwhile comes back as it was.
+        """
+        document = self._store.begin(document_id)
+        report = on_progress or (lambda _fraction: None)
+        is_cancelled = cancelled or (lambda: False)
+        failpoint("begun")
+        try:
+            reading = self._reader.read(
+                self._store.file(document_id),
+                document.name,
+                lambda page, pages: report(0.5 * page / pages),
+                is_cancelled,
+            )
+            failpoint("read")
+            stamp, vectors = self._embed(document.name, reading, report, is_cancelled)
+            failpoint("embedded")
+            replaced = self._store.commit(document_id, reading, stamp, vectors)
+        except NotFoundError:
+            return document
+        except (DocumentError, Cancelled) as error:
+            self._store.fail(document_id, error)
+            if isinstance(error, Cancelled):
+                raise
+            return self._store.get(document_id)
+        except (DiskFullError, ChildError) as error:
+            self._note_for_later(document_id, error)
+            raise
+        failpoint("committed")
+        self._tell_index(added=[document_id], removed=replaced)
+        failpoint("indexed")
+        report(1.0)
+        return self._store.get(document_id)
+
+    def read_again(self, *document_ids: str) -> None:
+        """Let documents be processed once more, for instance after a failure; the old text answers meanwhile."""
+        for document_id in document_ids:
+            self._store.take_up_again(document_id)
+
+    def remove(self, *document_ids: str) -> None:
+        """Move documents to the trash: searches no longer find them, `restore` brings them back."""
+        self._store.remove(*document_ids)
+        self._tell_index(removed=document_ids)
+
+    def restore(self, *document_ids: str) -> tuple[str, ...]:
+        """Bring documents back from the trash; returns those that came back."""
+        restored = self._store.restore(*document_ids)
+        self._tell_index(added=restored)
+        return restored
+
+    def purge(self, *document_ids: str) -> None:
+        """Erase documents for good: original, text, vectors, index."""
+        self._tell_index(removed=document_ids)
+        self._store.purge(*document_ids)
+
+    def _add_one(
+        self, source: Path | bytes | IO[bytes], name: str, collection: str, conversation: str | None
+    ) -> Document:
+        try:
+            _refuse_at_sight(source, name)
+            kept = self._store.keep(source, name, collection, conversation)
+        except DocumentError as error:
+            origin = source if isinstance(source, Path) else None
+            return self._store.refuse(name, error, origin, collection, conversation)
+        if kept.superseded:
+            self.purge(*kept.superseded)
+        return kept.document
+
+    def _embed(
+        self, name: str, reading: Reading, report: OnProgress, is_cancelled: Callable[[], bool]
+    ) -> tuple[str, np.ndarray | None]:
+        """The passages' vectors and the stamp of the embedder that made all of them."""
+        import numpy as np
+
+        from chatbot.library.embedders import contextual_text
+
+        texts = [contextual_text(name, d.path, d.text) for d in reading.passages]
+        while True:
+            stamp, batches = self._index.stamp, []
+            for start in range(0, len(texts), EMBED_BATCH):
+                if is_cancelled():
+                    raise Cancelled
+                batch = texts[start : start + EMBED_BATCH]
+                batches.append(self._index.embed(batch, kind="passage"))
+                report(0.5 + 0.45 * (start + len(batch)) / len(texts))
+            if self._index.stamp == stamp:  # the person may have chosen another embedder meanwhile
+                return stamp, np.vstack(batches) if batches else None
+
+    def _tell_index(self, added: Sequence[str] = (), removed: Sequence[str] = ()) -> None:
+        """The index follows the store; when it cannot, its own check finds the difference and rebuilds."""
+        try:
+            if removed:
+                self._index.remove(list(removed))
+            if added:
+                self._index.add(list(added))
+        except ChatbotError:
+            log.exception("the index missed a change; its next check will find it")
+
+    def _note_for_later(self, document_id: str, error: ChatbotError) -> None:
+        try:
+            self._store.fail(document_id, error, retry=True)
+        except DiskFullError:
+            log.warning("no room even to note that there is no room")
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """The files of a folder and its subfolders by name; hidden and system files are left out."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not _is_hidden(Path(place, f)))
+        for name in sorted(names):
+            file = Path(place, name)
+            if not _is_hidden(file) and name.lower() not in _SYSTEM_FILES and file.is_file():
+                yield file
+
+
+def _is_hidden(path: Path) -> bool:
+    if path.name.startswith((".", "~$", "__MACOSX")):
+        return True
+    try:
+        attributes = getattr(path.lstat(), "st_file_attributes", 0)
+    except OSError:
+        return True
+    return bool(attributes & (stat.FILE_ATTRIBUTE_HIDDEN | stat.FILE_ATTRIBUTE_SYSTEM))
+
+
+def _refuse_at_sight(source: Path | bytes | IO[bytes], name: str) -> None:
+    """Raise for what the first bytes already rule out, so that a film is not copied to be refused."""
+    try:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+        elif isinstance(source, bytes):
+            head = source[:HEAD_BYTES]
+        else:
+            head = source.read(HEAD_BYTES)
+            source.seek(0)
+    except OSError as error:
+        raise UnreadableDocument(error.strerror or str(error), name=name) from error
+    kind = sniff(head)
+    if kind == "empty":
+        raise EmptyDocument(name=name)
+    if kind is None:
+        raise UnsupportedDocument(name=name)

@@ -1,0 +1,608 @@
+"""Documents on disk: originals under their hash, everything else in SQLite, the truth.
+
+A document is acknowledged when its original lies synced in `files/` and its row is committed; it is
+ready when its pages, passages and vectors were committed in one transaction. Nothing in between can be
+seen, and what a crash leaves in `files/` or half-read is cleared or taken up again at the next start.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from chatbot.database import Database
+from chatbot.errors import ChatbotError, DiskFullError, NotFoundError
+from chatbot.failpoints import failpoint
+from chatbot.i18n import translate
+from chatbot.library.readers import Reading
+from chatbot.settings import Paths, sync
+from chatbot.text import nfc
+from chatbot.types import Document, Language, PageText, Passage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SPARE_BYTES = 500_000_000
+"""What must stay free on the disk after an addition."""
+
+MARGIN = 1.1
+_COPY_BYTES = 1 << 20
+_BATCH = 500
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SAME_PLACE = (
+    "collection = ? AND coalesce(conversation, '') = coalesce(?, '') AND deleted_at IS NULL"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A named group of documents, with how much is in it."""
+
+    name: str
+    documents: int
+    passages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What keeping a file did: the document that holds it, whether it is new, whom it put out of date."""
+
+    document: Document
+    new: bool
+    superseded: tuple[str, ...] = ()
+
+
+class DocumentStore:
+    """All documents of one data folder; only the folder's owner may open it."""
+
+    def __init__(self, database: Database, paths: Paths, spare_bytes: int = SPARE_BYTES) -> None:
+        """Open the store and clear what an interrupted run left behind in `files/`."""
+        self._database = database
+        self._paths = paths
+        self._spare = spare_bytes
+        paths.make()
+        self._sweep()
+
+    # --- adding -----------------------------------------------------------------------------
+
+    def keep(
+        self,
+        source: Path | bytes | IO[bytes],
+        name: str,
+        collection: str = "documents",
+        conversation: str | None = None,
+    ) -> Kept:
+        """Copy a file into the store and acknowledge it as a waiting document.
+
+        Content that the collection already holds is not stored again: its document comes back, taken up
+        anew if it had failed. Raises DiskFullError with nothing stored.
+        """
+        origin = str(Path(source).absolute()) if isinstance(source, Path) else None
+        with _telling_full_disk():
+            if isinstance(source, Path):
+                known = self._known(_hash_of(source), collection, conversation, origin)
+                if known:
+                    return known
+                size = source.stat().st_size
+                self.require_room(size)
+                with source.open("rb") as stream:
+                    sha256, size = self._copy(stream)
+            else:
+                self.require_room(len(source) if isinstance(source, bytes) else 0)
+                content = io.BytesIO(source) if isinstance(source, bytes) else source
+                sha256, size = self._copy(content)
+                known = self._known(sha256, collection, conversation, origin)
+                if known:
+                    return known
+        failpoint("stored")
+        document_id = self._insert(label(name), collection, conversation, origin, sha256, size)
+        failpoint("acknowledged")
+        return Kept(self.get(document_id), new=True)
+
+    def refuse(
+        self,
+        name: str,
+        error: ChatbotError,
+        origin: Path | None = None,
+        collection: str = "documents",
+        conversation: str | None = None,
+    ) -> Document:
+        """A failed document without an original, so that the person sees what was not taken and why."""
+        place = str(origin.absolute()) if origin else None
+        failure = json.dumps(error.to_dict(), ensure_ascii=False)
+        document_id = self._insert(
+            label(name), collection, conversation, place, "", 0, state="failed", error=failure
+        )
+        return self.get(document_id)
+
+    def require_room(self, size: int) -> None:
+        """Raise DiskFullError unless that many bytes, a tenth more and the spare fit on the disk."""
+        needed = int(size * MARGIN) + self._spare
+        free = shutil.disk_usage(self._paths.data).free
+        if free < needed:
+            raise DiskFullError(f"{free // 1_000_000} MB < {needed // 1_000_000} MB")
+
+    def _copy(self, stream: IO[bytes]) -> tuple[str, int]:
+        digest, size = hashlib.sha256(), 0
+        handle, temporary_name = tempfile.mkstemp(dir=self._paths.temporary, prefix="add-")
+        temporary = Path(temporary_name)
+        try:
+            with os.fdopen(handle, "wb") as copy:
+                while block := stream.read(_COPY_BYTES):
+                    digest.update(block)
+                    size += len(block)
+                    copy.write(block)
+                copy.flush()
+                os.fsync(copy.fileno())
+            failpoint("copied")
+            target = self._paths.files / digest.hexdigest()
+            if not target.exists():
+                os.replace(temporary, target)
+                sync(self._paths.files)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return digest.hexdigest(), size
+
+    def _known(
+        self, sha256: str, collection: str, conversation: str | None, origin: str | None
+    ) -> Kept | None:
+        row = self._database.row(
+            f"SELECT * FROM documents WHERE sha256 = ? AND {_SAME_PLACE}",
+            (sha256, collection, conversation),
+        )
+        if row is None:
+            return None
+        if row["state"] == "failed":
+            self.take_up_again(row["id"])
+        superseded: tuple[str, ...] = ()
+        if origin and origin != row["origin"]:
+            # The file at that path now has content stored under another document.
+            stale = self._database.rows(
+                f"SELECT id FROM documents WHERE origin = ? AND id <> ? AND {_SAME_PLACE}",
+                (origin, row["id"], collection, conversation),
+            )
+            superseded = tuple(r["id"] for r in stale)
+        return Kept(self.get(row["id"]), new=False, superseded=superseded)
+
+    def _insert(
+        self,
+        name: str,
+        collection: str,
+        conversation: str | None,
+        origin: str | None,
+        sha256: str,
+        size: int,
+        state: str = "waiting",
+        error: str | None = None,
+    ) -> str:
+        document_id = uuid.uuid4().hex
+        now = time.time()
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO collections VALUES (?, ?)", (collection, now))
+            # What was waiting under the same name and never became ready has nothing to answer with.
+            same, values = _same_file(name, origin)
+            connection.execute(
+                f"DELETE FROM documents WHERE {same} AND {_SAME_PLACE} AND passages = 0",
+                (*values, collection, conversation),
+            )
+            connection.execute(
+                "INSERT INTO documents (id, collection, name, sha256, media_type, size, state, error,"
+                " added_at, origin, conversation) VALUES (?, ?, ?, ?, '', ?, ?, ?, ?, ?, ?)",
+                (document_id, collection, name, sha256, size, state, error, now, origin, conversation),
+            )  # fmt: skip
+        return document_id
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def begin(self, document_id: str) -> Document:
+        """Note that the document is being read. Raises NotFoundError."""
+        document = self.get(document_id)
+        self._database.execute(
+            "UPDATE documents SET state = 'reading' WHERE id = ?", (document_id,)
+        )
+        return document
+
+    def commit(
+        self, document_id: str, reading: Reading, stamp: str, vectors: np.ndarray | None
+    ) -> tuple[str, ...]:
+        """Store pages, passages and vectors and make the document ready, in one transaction.
+
+        `vectors` has one row per passage, None when there is no embedder. Returns the ids of the
+        documents that this one replaces: older ready ones of the same origin, or of the same name
+        where there is no origin; they are gone with the same transaction. Raises NotFoundError when the
+        document was removed meanwhile, DiskFullError with nothing changed.
+        """
+        drafts, pages = reading.passages, reading.document.pages
+        assert vectors is None or len(vectors) == len(drafts)
+        characters = sum(len(p.text) for p in pages)
+        self.require_room(characters * 6 + (vectors.nbytes * 2 if vectors is not None else 0))
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                "SELECT * FROM documents WHERE id = ? AND deleted_at IS NULL", (document_id,)
+            ).fetchone()
+            if row is None:
+                raise NotFoundError(document_id)
+            connection.execute("DELETE FROM pages WHERE document_id = ?", (document_id,))
+            connection.execute("DELETE FROM passages WHERE document_id = ?", (document_id,))
+            connection.executemany(
+                "INSERT INTO pages (document_id, ordinal, number, start, text) VALUES (?, ?, ?, ?, ?)",
+                _page_rows(document_id, pages),
+            )
+            connection.executemany(
+                'INSERT INTO passages (id, document_id, ordinal, text, start, "end", page, path)'
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (f"{document_id}-{n}", document_id, n, d.text, d.start, d.end, d.page, d.path)
+                    for n, d in enumerate(drafts)
+                ),
+            )
+            failpoint("half-committed")
+            if vectors is not None:
+                ids = [f"{document_id}-{n}" for n in range(len(drafts))]
+                connection.executemany(
+                    "INSERT INTO vectors VALUES (?, ?, ?)", _vector_rows(ids, stamp, vectors)
+                )
+            connection.execute(
+                "UPDATE documents SET state = 'ready', error = NULL, pages = ?, passages = ?, language = ?,"
+                " warning = ?, title = ?, media_type = ? WHERE id = ?",
+                (len(pages), len(drafts), reading.language, reading.document.warning,
+                 reading.document.title, reading.document.media_type, document_id),
+            )  # fmt: skip
+            same, values = _same_file(row["name"], row["origin"])
+            replaced = connection.execute(
+                f"SELECT id, sha256 FROM documents WHERE {same} AND {_SAME_PLACE}"
+                " AND id <> ? AND added_at <= ?",
+                (*values, row["collection"], row["conversation"], document_id, row["added_at"]),
+            ).fetchall()
+            connection.executemany(
+                "DELETE FROM documents WHERE id = ?", ((r["id"],) for r in replaced)
+            )
+            failpoint("before-commit")
+        self._drop_files(r["sha256"] for r in replaced)
+        if replaced:
+            self._database.forget()
+        return tuple(r["id"] for r in replaced)
+
+    def fail(self, document_id: str, error: ChatbotError, *, retry: bool = False) -> None:
+        """Note why the document could not be read; with `retry` it waits for the next attempt."""
+        self._database.execute(
+            "UPDATE documents SET state = ?, error = ? WHERE id = ?",
+            ("waiting" if retry else "failed", json.dumps(error.to_dict(), ensure_ascii=False), document_id),
+        )  # fmt: skip
+
+    def take_up_again(self, document_id: str) -> None:
+        """Let a document be read once more; what it has stays until the new reading is ready."""
+        self._database.execute(
+            "UPDATE documents SET state = 'waiting', error = NULL WHERE id = ? AND sha256 <> ''",
+            (document_id,),
+        )
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Documents that wait or were interrupted: files of a conversation first, then by age."""
+        rows = self._database.rows(
+            "SELECT id FROM documents WHERE state IN ('waiting', 'reading') AND deleted_at IS NULL"
+            " ORDER BY conversation IS NULL, added_at, rowid"
+        )
+        return tuple(r["id"] for r in rows)
+
+    # --- looking ----------------------------------------------------------------------------
+
+    def get(self, document_id: str) -> Document:
+        """That document, also from the trash. Raises NotFoundError."""
+        row = self._database.row("SELECT * FROM documents WHERE id = ?", (document_id,))
+        if row is None:
+            raise NotFoundError(document_id)
+        return _document(row)
+
+    def file(self, document_id: str) -> Path:
+        """The original's path in the store. Raises NotFoundError."""
+        sha256 = self.get(document_id).sha256
+        if not sha256 or not (self._paths.files / sha256).exists():
+            raise NotFoundError(document_id)
+        return self._paths.files / sha256
+
+    def text(self, document_id: str) -> str:
+        """The document's whole text; passages' offsets count in it."""
+        return "".join(page.text for page in self.pages(document_id))
+
+    def pages(self, document_id: str) -> tuple[PageText, ...]:
+        rows = self._database.rows(
+            "SELECT text, number FROM pages WHERE document_id = ? ORDER BY ordinal", (document_id,)
+        )
+        return tuple(PageText(r["text"], r["number"]) for r in rows)
+
+    def passages(self, document_id: str) -> tuple[Passage, ...]:
+        """All passages of the document in order; joined, they are its text."""
+        rows = self._database.rows(
+            "SELECT * FROM passages WHERE document_id = ? ORDER BY ordinal", (document_id,)
+        )
+        return tuple(map(_passage, rows))
+
+    def passages_by_id(self, passage_ids: Sequence[str]) -> dict[str, Passage]:
+        """Those passages that still exist, of documents that are not in the trash."""
+        found: dict[str, Passage] = {}
+        for batch in _batches(passage_ids):
+            rows = self._database.rows(
+                "SELECT passages.* FROM passages JOIN documents ON documents.id = document_id"
+                f" WHERE deleted_at IS NULL AND passages.id IN ({', '.join('?' * len(batch))})",
+                batch,
+            )
+            found.update((r["id"], _passage(r)) for r in rows)
+        return found
+
+    def neighbours(
+        self, passage_id: str, before: int = 1, after: int = 1
+    ) -> tuple[tuple[Passage, ...], Passage, tuple[Passage, ...]]:
+        """The passages before it, itself, those after it. Raises NotFoundError."""
+        found = self.passages_by_id([passage_id])
+        if passage_id not in found:
+            raise NotFoundError(passage_id)
+        passage = found[passage_id]
+        rows = self._database.rows(
+            "SELECT * FROM passages WHERE document_id = ? AND ordinal BETWEEN ? AND ? ORDER BY ordinal",
+            (passage.document_id, passage.ordinal - before, passage.ordinal + after),
+        )
+        around = [_passage(r) for r in rows]
+        return (
+            tuple(p for p in around if p.ordinal < passage.ordinal),
+            passage,
+            tuple(p for p in around if p.ordinal > passage.ordinal),
+        )
+
+    def collections(self) -> tuple[Collection, ...]:
+        """Every collection with the number of its documents and passages, by name."""
+        rows = self._database.rows(
+            "SELECT name, count(id) AS documents, coalesce(sum(passages), 0) AS passages FROM collections"
+            " LEFT JOIN (SELECT id, collection, passages FROM documents"
+            "            WHERE deleted_at IS NULL AND conversation IS NULL) ON collection = name"
+            " GROUP BY name ORDER BY name"
+        )
+        return tuple(Collection(r["name"], r["documents"], r["passages"]) for r in rows)
+
+    def add_collection(self, name: str) -> None:
+        """Make an empty collection; nothing happens when it exists."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO collections VALUES (?, ?)", (label(name), time.time())
+        )
+
+    def remove_collection(self, name: str) -> None:
+        """Forget the name of an empty collection. Raises NotFoundError while documents are in it."""
+        if self._database.row("SELECT 1 FROM documents WHERE collection = ?", (name,)):
+            raise NotFoundError(name)
+        self._database.execute("DELETE FROM collections WHERE name = ?", (name,))
+
+    @staticmethod
+    def error_text(document: Document, language: Language) -> str | None:
+        """Why the document failed, in that language; None when it did not."""
+        return ChatbotError.from_dict(document.failure).text(language) if document.failure else None
+
+    @staticmethod
+    def warning_text(document: Document, language: Language) -> str | None:
+        """What a person should know about the reading, in that language."""
+        return translate(document.warning, language) if document.warning else None
+
+    # --- vectors ----------------------------------------------------------------------------
+
+    def vectors(self, stamp: str) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Batches of (passage ids, float32 rows) that this embedder made for documents not in the trash."""
+        import numpy as np
+
+        last = ""
+        while rows := self._database.rows(
+            "SELECT passage_id, vector FROM vectors JOIN passages ON passages.id = passage_id"
+            " JOIN documents ON documents.id = document_id"
+            " WHERE stamp = ? AND deleted_at IS NULL AND passage_id > ? ORDER BY passage_id LIMIT ?",
+            (stamp, last, _BATCH),
+        ):
+            last = rows[-1]["passage_id"]
+            matrix = np.frombuffer(b"".join(r["vector"] for r in rows), dtype="<f4")
+            yield [r["passage_id"] for r in rows], matrix.reshape(len(rows), -1)
+
+    def without_vectors(self, stamp: str, limit: int = _BATCH) -> tuple[Passage, ...]:
+        """Some of the passages that this embedder has made no vector for."""
+        rows = self._database.rows(
+            "SELECT passages.* FROM passages JOIN documents ON documents.id = document_id"
+            " WHERE deleted_at IS NULL AND NOT EXISTS"
+            " (SELECT 1 FROM vectors WHERE passage_id = passages.id AND stamp = ?)"
+            " ORDER BY passages.id LIMIT ?",
+            (stamp, limit),
+        )
+        return tuple(map(_passage, rows))
+
+    def put_vectors(self, stamp: str, passage_ids: Sequence[str], vectors: np.ndarray) -> None:
+        """Store vectors of passages that exist; those removed meanwhile are left out."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO vectors SELECT ?, ?, ? WHERE EXISTS"
+                " (SELECT 1 FROM passages WHERE id = ?)",
+                ((*row, row[0]) for row in _vector_rows(passage_ids, stamp, vectors)),
+            )
+
+    def drop_vectors(self, stamp: str) -> None:
+        """Forget the vectors of an embedder that is no longer used."""
+        self._database.execute("DELETE FROM vectors WHERE stamp = ?", (stamp,))
+
+    # --- removing ---------------------------------------------------------------------------
+
+    def remove(self, *document_ids: str) -> None:
+        """Move documents to the trash; `restore` brings them back, `purge` ends them."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "UPDATE documents SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL",
+                ((time.time(), d) for d in document_ids),
+            )
+
+    def restore(self, *document_ids: str) -> tuple[str, ...]:
+        """Bring documents back from the trash; returns the ids of those that came back.
+
+        One whose content was added again meanwhile stays in the trash.
+        """
+        restored: list[str] = []
+        for document_id in document_ids:
+            try:
+                changed = self._database.execute(
+                    "UPDATE OR IGNORE documents SET deleted_at = NULL WHERE id = ?", (document_id,)
+                )
+            except sqlite3.IntegrityError:
+                continue
+            if changed:
+                restored.append(document_id)
+        return tuple(restored)
+
+    def purge(self, *document_ids: str) -> None:
+        """Erase documents for good: rows, text, vectors, originals, and their traces in the log."""
+        with self._database.transaction() as connection:
+            gone = [
+                row
+                for document_id in document_ids
+                for row in connection.execute(
+                    "DELETE FROM documents WHERE id = ? RETURNING sha256", (document_id,)
+                ).fetchall()
+            ]
+        failpoint("purged-rows")
+        self._drop_files(r["sha256"] for r in gone)
+        failpoint("purged-files")
+        self._database.forget()
+
+    def trash(self, older_than: float = 0.0) -> tuple[Document, ...]:
+        """What was removed at least that many seconds ago."""
+        rows = self._database.rows(
+            "SELECT * FROM documents WHERE deleted_at <= ? ORDER BY deleted_at",
+            (time.time() - older_than,),
+        )
+        return tuple(map(_document, rows))
+
+    def _drop_files(self, hashes: Iterable[str]) -> None:
+        for sha256 in set(hashes) - {""}:
+            if not self._database.row("SELECT 1 FROM documents WHERE sha256 = ?", (sha256,)):
+                (self._paths.files / sha256).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """An original without a row was never acknowledged, or its document was purged: it goes."""
+        known = {r["sha256"] for r in self._database.rows("SELECT sha256 FROM documents")}
+        strays = [f for f in self._paths.files.iterdir() if f.is_file() and f.name not in known]
+        for file in strays:
+            file.unlink()
+        for file in self._paths.temporary.glob("add-*"):
+            file.unlink()
+        if strays:
+            self._database.forget()
+
+    # Last, because inside the class its name hides the built-in type.
+    def list(
+        self,
+        collection: str | None = None,
+        conversation: str | None = None,
+        *,
+        every: bool = False,
+    ) -> list[Document]:
+        """The library's documents by name; a conversation's own files when one is named.
+
+        `every` lists all there are: every conversation's files and the trash too.
+        """
+        conditions, values = ["deleted_at IS NULL", "conversation IS ?"], [conversation]
+        if every:
+            conditions, values = ["1"], []
+        if collection is not None:
+            conditions.append("collection = ?")
+            values.append(collection)
+        rows = self._database.rows(
+            f"SELECT * FROM documents WHERE {' AND '.join(conditions)} ORDER BY name COLLATE NOCASE, added_at",
+            values,
+        )
+        return [_document(r) for r in rows]
+
+
+def label(name: str) -> str:
+    """A file's name as people see it: the last part of a path, NFC, no control characters."""
+    last = re.split(r"[\\/]", nfc(name).rstrip("\\/"))[-1]
+    return _CONTROL.sub("", last).strip()[:255] or "?"
+
+
+def _same_file(name: str, origin: str | None) -> tuple[str, tuple[str, ...]]:
+    """Which other documents are the same file in an earlier state: by path, else by name."""
+    return ("origin = ?", (origin,)) if origin else ("origin IS NULL AND name = ?", (name,))
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _telling_full_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            raise DiskFullError(error.strerror or "") from error
+        raise
+
+
+def _page_rows(document_id: str, pages: Sequence[PageText]) -> Iterator[tuple[object, ...]]:
+    start = 0
+    for ordinal, page in enumerate(pages):
+        yield document_id, ordinal, page.number, start, page.text
+        start += len(page.text)
+
+
+def _vector_rows(
+    passage_ids: Sequence[str], stamp: str, vectors: np.ndarray
+) -> Iterator[tuple[str, str, bytes]]:
+    for passage_id, vector in zip(passage_ids, vectors, strict=True):
+        yield passage_id, stamp, vector.astype("<f4").tobytes()
+
+
+def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
+
+
+def _passage(row: sqlite3.Row) -> Passage:
+    return Passage(
+        id=row["id"],
+        document_id=row["document_id"],
+        ordinal=row["ordinal"],
+        text=row["text"],
+        start=row["start"],
+        end=row["end"],
+        page=row["page"],
+        path=row["path"],
+    )
+
+
+def _document(row: sqlite3.Row) -> Document:
+    failure = json.loads(row["error"]) if row["error"] else None
+    return Document(
+        id=row["id"],
+        collection=row["collection"],
+        name=row["name"],
+        sha256=row["sha256"],
+        media_type=row["media_type"],
+        size=row["size"],
+        state=row["state"],
+        pages=row["pages"],
+        passages=row["passages"],
+        language=row["language"],
+        warning=row["warning"],
+        error=ChatbotError.from_dict(failure).text("en") if failure else None,
+        added_at=row["added_at"],
+        origin=row["origin"],
+        conversation=row["conversation"],
+        failure=failure,
+        deleted_at=row["deleted_at"],
+    )
