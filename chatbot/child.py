@@ -28,7 +28,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
@@ -96,7 +96,7 @@ class Child:
         params: Params | None = None,
         blob: bytes = b"",
         timeout: float | None = None,
-    ) -> Iterator[tuple[Event, bytes]]:
+    ) -> Generator[tuple[Event, bytes], None, None]:
         """Events as they come and the result last. Closing the iterator cancels the call.
 
         Raises ChildDied, ChildHung, ChildTimeout, or whatever ChatbotError the child raised.
@@ -269,11 +269,12 @@ class Request:
 Handler = Callable[[Request], Event | tuple[Event, bytes]]
 
 
-def serve(handlers: dict[str, Handler]) -> None:
+def serve(handlers: dict[str, Handler], beside: Collection[str] = ()) -> None:
     """Answer calls, one at a time, until the parent goes away. Never returns.
 
     A handler gets a Request and returns a JSON-able dict, or that and a blob; a ChatbotError it raises
-    travels to the caller, any other exception travels as its type and message.
+    travels to the caller, any other exception travels as its type and message. Methods named in
+    `beside` do not wait for the others: each call runs at once, in a thread of its own.
     """
     _die_with_parent()
     pipe_out = os.fdopen(os.dup(1), "wb")
@@ -300,8 +301,17 @@ def serve(handlers: dict[str, Handler]) -> None:
             number = message["id"]
             request = Request(number, message["params"], blob, send)
             current[number] = request
-            waiting.put((message["method"], request, number))
+            if message["method"] in beside:
+                work = (message["method"], request, number)
+                threading.Thread(target=answer, args=work, daemon=True).start()
+            else:
+                waiting.put((message["method"], request, number))
         os._exit(0)
+
+    def answer(method: str, request: Request, number: int) -> None:
+        reply, blob = _answer(handlers[method], request)
+        current.pop(number, None)
+        send({"id": number, **reply}, blob)
 
     def beat() -> None:
         while True:
@@ -311,20 +321,20 @@ def serve(handlers: dict[str, Handler]) -> None:
     threading.Thread(target=listen, daemon=True).start()
     threading.Thread(target=beat, daemon=True).start()
     while True:
-        method, request, number = waiting.get()
-        try:
-            request.check()
-            answer = handlers[method](request)
-            result, blob = answer if isinstance(answer, tuple) else (answer, b"")
-            send({"id": number, "result": result}, blob)
-        except ChatbotError as error:
-            send({"id": number, "error": error.to_dict()})
-        except Exception as error:  # the caller must hear of every failure; the log keeps the trace
-            log.exception("%s failed", method)
-            wrapped = ChatbotError(f"{type(error).__name__}: {error}")
-            send({"id": number, "error": wrapped.to_dict()})
-        finally:
-            current.pop(number, None)
+        answer(*waiting.get())
+
+
+def _answer(handler: Handler, request: Request) -> tuple[Event, bytes]:
+    try:
+        request.check()
+        outcome = handler(request)
+    except ChatbotError as error:
+        return {"error": error.to_dict()}, b""
+    except Exception as error:  # the caller must hear of every failure; the log keeps the trace
+        log.exception("a call failed")
+        return {"error": ChatbotError(f"{type(error).__name__}: {error}").to_dict()}, b""
+    result, blob = outcome if isinstance(outcome, tuple) else (outcome, b"")
+    return {"result": result}, blob
 
 
 def _die_with_parent() -> None:

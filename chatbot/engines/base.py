@@ -1,0 +1,250 @@
+"""What every engine shares: how it is specified, and how text leaves it whole."""
+
+from __future__ import annotations
+
+import codecs
+import secrets
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from chatbot.i18n import N_
+from chatbot.types import Backend, Delta, GenerationOptions, GenerationStats
+
+CONTEXT_FULL = N_("The model's context is full: the answer ends here.")
+REPEAT_WINDOW = 64
+"""How many of the answer's last tokens the repeat penalty looks at."""
+
+Finish = Literal["stop", "length", "cancelled"]
+Cancelled = Callable[[], bool]
+"""Asked between tokens and, where a backend can, inside a batch: has the reader gone away?"""
+
+
+def never() -> bool:
+    """Nobody cancels."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Everything that decides how a model is loaded; equal specs mean the same engine.
+
+    `path` is a GGUF file or a Hugging Face folder; `url` and `key` belong to remote engines.
+    Zero and "" leave the choice to the backend: context (tokens), threads, precision, device.
+    `gpu_layers` -1 puts every layer on the GPU.
+    """
+
+    backend: Backend = "extractive"
+    model_id: str = ""
+    name: str = ""
+    path: str = ""
+    context: int = 0
+    gpu_layers: int = 0
+    kv_type: str = "f16"
+    batch: int = 512
+    threads: int = 0
+    precision: str = ""
+    device: str = ""
+    url: str = ""
+    key: str = field(default="", repr=False)
+
+    @property
+    def title(self) -> str:
+        """What people call this model."""
+        return self.name or self.model_id or Path(self.path).name or self.backend
+
+
+class Utf8Stream:
+    """Bytes in, whole characters out; bytes that can never become a character turn into U+FFFD."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, data: bytes) -> str:
+        return self._decoder.decode(data)
+
+    def end(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class StopWords:
+    """Lets text through up to the first stop word; what may become one is held back until it is clear."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, text: str) -> str:
+        """The part of what was fed so far that may be shown now."""
+        if self.stopped:
+            return ""
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            shown, self._held = self._held[: min(found)], ""
+            return shown
+        return self._release(self._possible_start())
+
+    def end(self) -> str:
+        """What was held back, now that no stop word can follow."""
+        return self._release(0)
+
+    def _possible_start(self) -> int:
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+    def _release(self, keep: int) -> str:
+        cut = len(self._held) - keep
+        shown, self._held = self._held[:cut], self._held[cut:]
+        return shown
+
+
+class Clock:
+    """Times one answer and turns it into its statistics."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._first: float | None = None
+
+    def token(self) -> None:
+        """A token was written now."""
+        if self._first is None:
+            self._first = time.perf_counter()
+
+    def stats(
+        self,
+        *,
+        prompt: int,
+        cached: int,
+        answer: int,
+        context: int,
+        finish: Finish,
+    ) -> GenerationStats:
+        """The statistics as of now; the speed leaves reading the prompt out."""
+        now = time.perf_counter()
+        first = self._first if self._first is not None else now
+        writing = now - first
+        return GenerationStats(
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            answer_tokens=answer,
+            seconds_to_first_token=first - self._start,
+            seconds=now - self._start,
+            # The first token ends the reading, so the writing time holds one token less.
+            tokens_per_second=(answer - 1) / writing if answer > 1 and writing > 0 else 0.0,
+            context=context,
+            finish=finish,
+        )
+
+
+class Tokenize(Protocol):
+    """Text to tokens; `first` is False in the middle of a prompt, where no opening token belongs."""
+
+    def __call__(self, text: str, *, first: bool) -> list[int]: ...
+
+
+class Transcript:
+    """Turns prompt text into tokens so that what the model wrote itself is recognised when it returns.
+
+    A model may spell its answer with other tokens than the tokenizer would. Tokenising the whole
+    conversation anew would then differ from what stands in the KV cache, and the answer would be read
+    again. The transcript remembers the last prompt and answer and splices their tokens in, but
+    only where the spelled text stays the same.
+    """
+
+    def __init__(
+        self,
+        tokenize: Tokenize,
+        spell: Callable[[Sequence[int]], str],
+    ) -> None:
+        """`spell` is the inverse of `tokenize`, special tokens spelled out."""
+        self._tokenize = tokenize
+        self._spell = spell
+        self._last: tuple[str, list[int], list[int]] = ("", [], [])
+
+    def tokens(self, prompt: str) -> list[int]:
+        """The tokens of this prompt; the same for the same prompt until the next `remember`."""
+        before, prompt_tokens, answer = self._last
+        if before and prompt == before:
+            return list(prompt_tokens)
+        plain = self._tokenize(prompt, first=True)
+        if not before or not answer or not prompt.startswith(before):
+            return plain
+        kept = self._returning(prompt[len(before) :], answer)
+        rest = prompt[len(before) + len(self._spell(kept)) :]
+        spliced = [*prompt_tokens, *kept, *self._tokenize(rest, first=False)]
+        return spliced if self._spell(spliced) == self._spell(plain) else plain
+
+    def remember(self, prompt: str, prompt_tokens: list[int], answer: list[int]) -> None:
+        """This prompt was read as these tokens and answered with those."""
+        self._last = (prompt, prompt_tokens, answer)
+
+    def _returning(self, rest: str, answer: list[int]) -> list[int]:
+        # The answer may return shortened at its end: trimmed, or cut before a stop word.
+        kept = answer
+        while kept and not rest.startswith(self._spell(kept)):
+            kept = kept[:-1]
+        return kept
+
+
+class Pen(Protocol):
+    """A model that has read its prompt and can go on, token by token."""
+
+    def sample(self) -> int | None:
+        """The next token; None when the model says that it has finished."""
+        ...
+
+    def piece(self, token: int) -> bytes: ...
+
+    def read(self, token: int) -> bool:
+        """Take the token in, so that the next can be sampled; False when the context is full."""
+        ...
+
+
+def write(
+    pen: Pen,
+    answer: list[int],
+    max_tokens: int,
+    stops: Sequence[str],
+    clock: Clock,
+    cancelled: Cancelled,
+) -> Generator[Delta, None, Finish]:
+    """Yield the answer's text and collect its tokens in `answer`; return why it ended."""
+    words, characters = StopWords(stops), Utf8Stream()
+    finish: Finish = "stop"
+    while True:
+        if cancelled():
+            finish = "cancelled"
+            break
+        if len(answer) >= max_tokens:
+            finish = "length"
+            break
+        token = pen.sample()
+        if token is None:
+            break
+        clock.token()
+        answer.append(token)
+        if text := words.feed(characters.feed(pen.piece(token))):
+            yield Delta(text=text)
+        if words.stopped:
+            break
+        if not pen.read(token):
+            finish = "length"
+            yield Delta(notice=CONTEXT_FULL)
+            break
+    if text := words.feed(characters.end()) + words.end():
+        yield Delta(text=text)
+    return finish
+
+
+def seed_of(options: GenerationOptions) -> int:
+    """The seed asked for, or a fresh one; 32 bits, never llama.cpp's 'choose one' value."""
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    return seed % 0xFFFFFFFF

@@ -1,0 +1,349 @@
+"""GGUF models through llama.cpp's own C API.
+
+Driven directly rather than through llama-cpp-python's `Llama` class: its chat calls cannot end a prefill
+batch early, cannot report progress and cut what does not fit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from chatbot.engines.base import (
+    REPEAT_WINDOW,
+    Cancelled,
+    Clock,
+    EngineSpec,
+    Finish,
+    Transcript,
+    never,
+    seed_of,
+    write,
+)
+from chatbot.engines.templates import ChatTemplate
+from chatbot.errors import (
+    BrokenModel,
+    ContextOverflow,
+    EngineError,
+    MissingBackend,
+    OutOfMemory,
+    SettingsError,
+)
+from chatbot.types import Delta, EngineInfo, GenerationOptions, Turn
+
+DEFAULT_CONTEXT = 8192
+"""Tokens, when nobody chose: enough for ten passages and an answer, 1 GB of KV cache for a 3B model."""
+
+_KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
+_PARSE_SPECIAL = _WITH_DATA = True
+_ABORTED = 2
+_NO_MEMORY = -2
+_NO_ROOM_WORDS = ("failed to allocate", "unable to allocate", "out of memory", "alloc_buffer")
+
+_complaints: deque[str] = deque(maxlen=30)
+_log_callback: Any = None
+
+
+class LlamaCpp:
+    """One GGUF model with one context; the KV cache remembers the last conversation."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        try:
+            from llama_cpp import llama_cpp
+        except ImportError as error:
+            raise MissingBackend(str(error), name=spec.title) from error
+        if spec.kv_type not in _KV_TYPES:
+            raise SettingsError(f"kv_type = {spec.kv_type}")
+        self.library: Any = llama_cpp
+        self._name = spec.title
+        self._batch = max(1, spec.batch)
+        _listen_to_complaints(llama_cpp)
+        llama_cpp.llama_backend_init()
+        self._model = self._load(spec)
+        self.vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.context = self._open(spec)
+        self._memory = llama_cpp.llama_get_memory(self.context)
+        self._read: list[int] = []
+        self._transcript = Transcript(self._tokenize, self._spell)
+        self._never_abort = llama_cpp.ggml_abort_callback()
+        bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
+        self._bos = self._spell([bos]) if bos >= 0 else ""
+        source = llama_cpp.llama_model_chat_template(self._model, None)
+        self._template = ChatTemplate(
+            source.decode("utf-8", "replace") if source else None,
+            {"bos_token": self._bos, "eos_token": self._spell([eos]) if eos >= 0 else ""},
+        )
+        self._size = int(llama_cpp.llama_n_ctx(self.context))
+        if spec.context:
+            self._size = min(self._size, spec.context)  # llama.cpp rounds up
+        self.info = EngineInfo(
+            backend="llama_cpp",
+            model=spec.title,
+            context=self._size,
+            device="gpu" if spec.gpu_layers and llama_cpp.llama_supports_gpu_offload() else "cpu",
+            precision=self._precision(),
+            template=self._template.kind,
+        )
+
+    def stream(
+        self,
+        turns: Sequence[Turn],
+        options: GenerationOptions,
+        cancelled: Cancelled = never,
+    ) -> Iterator[Delta]:
+        """Yield reading progress, text and at the end the stats. Raises ContextOverflow, OutOfMemory."""
+        clock = Clock()
+        rendered = self._template.render(turns, thinking=options.thinking)
+        prompt = self._transcript.tokens(rendered.text)
+        if len(prompt) >= self._size:
+            raise ContextOverflow(needed=len(prompt) + 1, context=self._size)
+        if rendered.notice:
+            yield Delta(notice=rendered.notice)
+        cached = self._keep_common(prompt)
+        answer: list[int] = []
+        try:
+            for progress in self._prefill(prompt, cached, cancelled):
+                yield Delta(progress=progress)
+            finish: Finish = "cancelled"
+            if len(self._read) == len(prompt):
+                stops = (*options.stop, *rendered.stops)
+                with _Sampling(self, options) as pen:
+                    finish = yield from write(
+                        pen, answer, options.max_tokens, stops, clock, cancelled
+                    )
+        finally:
+            self._transcript.remember(rendered.text, prompt, answer)
+        yield Delta(
+            stats=clock.stats(
+                prompt=len(prompt),
+                cached=cached,
+                answer=len(answer),
+                context=self._size,
+                finish=finish,
+            )
+        )
+
+    def count_tokens(self, turns: Sequence[Turn]) -> int:
+        """The tokens of the rendered prompt."""
+        return len(self._transcript.tokens(self._template.render(turns).text))
+
+    def close(self) -> None:
+        """Free the weights and the KV cache."""
+        self._template.close()
+        self.library.llama_free(self.context)
+        self.library.llama_model_free(self._model)
+
+    # --- loading
+
+    def _load(self, spec: EngineSpec) -> Any:
+        path = Path(spec.path)
+        if not path.is_file():
+            raise BrokenModel(f"{path}: no such file", name=self._name)
+        params = self.library.llama_model_default_params()
+        params.n_gpu_layers = 999 if spec.gpu_layers < 0 else spec.gpu_layers
+        # On a CPU llama.cpp repacks quantised weights; with mmap both copies stay in memory.
+        params.load_mode = (
+            self.library.LLAMA_LOAD_MODE_AUTO
+            if spec.gpu_layers
+            else self.library.LLAMA_LOAD_MODE_NONE
+        )
+        model = self.library.llama_model_load_from_file(str(path).encode(), params)
+        if not model:
+            self._raise_complaint("llama.cpp cannot open it")
+        if not self.library.llama_model_has_decoder(model):
+            raise BrokenModel("it does not write text", name=self._name)
+        return model
+
+    def _open(self, spec: EngineSpec) -> Any:
+        trained = int(self.library.llama_model_n_ctx_train(self._model))
+        params = self.library.llama_context_default_params()
+        params.n_ctx = min(spec.context or DEFAULT_CONTEXT, trained) if trained else spec.context
+        params.n_batch = params.n_ubatch = self._batch
+        params.n_threads = params.n_threads_batch = spec.threads or _physical_cores()
+        params.type_k = params.type_v = _KV_TYPES[spec.kv_type]
+        params.no_perf = True
+        # A quantised V cache needs flash attention; on a CPU it costs 11 % of decoding otherwise.
+        if spec.kv_type != "f16":
+            params.flash_attn_type = self.library.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        elif not spec.gpu_layers:
+            params.flash_attn_type = self.library.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        context = self.library.llama_init_from_model(self._model, params)
+        if not context:
+            self._raise_complaint("llama.cpp cannot make a context for it")
+        return context
+
+    def _raise_complaint(self, otherwise: str) -> None:
+        said = list(_complaints)
+        if any(words in line for line in said for words in _NO_ROOM_WORDS):
+            raise OutOfMemory(name=self._name)
+        raise BrokenModel(said[0] if said else otherwise, name=self._name)
+
+    def _precision(self) -> str:
+        text = ctypes.create_string_buffer(128)
+        self.library.llama_model_desc(self._model, text, len(text))
+        return text.value.decode("utf-8", "replace")
+
+    # --- tokens
+
+    def _tokenize(self, text: str, *, first: bool) -> list[int]:
+        data = text.encode("utf-8", "replace")
+        # A template that writes the first token itself must not get it twice.
+        special = first and not (self._bos and text.startswith(self._bos))
+        room = len(data) + 16
+        while True:
+            tokens = (ctypes.c_int32 * room)()
+            found = self.library.llama_tokenize(
+                self.vocab, data, len(data), tokens, room, special, _PARSE_SPECIAL
+            )
+            if found >= 0:
+                break
+            room = -found
+        found_tokens = list(tokens[:found])
+        if special and self.library.llama_vocab_get_add_eos(self.vocab):
+            found_tokens.pop()  # the answer follows
+        return found_tokens
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        room = 64
+        while True:
+            text = ctypes.create_string_buffer(room)
+            length = self.library.llama_token_to_piece(self.vocab, token, text, room, 0, special)
+            if length >= 0:
+                return text.raw[:length]
+            room = -length
+
+    def _spell(self, tokens: Sequence[int]) -> str:
+        return b"".join(self.piece(t, special=True) for t in tokens).decode("utf-8", "replace")
+
+    # --- reading and writing
+
+    def _keep_common(self, prompt: list[int]) -> int:
+        """Drop from the KV cache what differs from the prompt; return how many tokens stay."""
+        same = 0
+        for old, new in zip(self._read, prompt[:-1], strict=False):  # the last one makes the logits
+            if old != new:
+                break
+            same += 1
+        # Recurrent models cannot forget a part of what they read.
+        if not self.library.llama_memory_seq_rm(self._memory, 0, same, -1):
+            self.library.llama_memory_clear(self._memory, _WITH_DATA)
+            same = 0
+        self._read = prompt[:same]
+        return same
+
+    def _prefill(self, prompt: list[int], cached: int, cancelled: Cancelled) -> Iterator[float]:
+        # The callback takes Python's lock between the steps of a batch: cheap here, dear while writing.
+        abort = self.library.ggml_abort_callback(lambda _data: cancelled())
+        self.library.llama_set_abort_callback(self.context, abort, None)
+        new = len(prompt) - cached
+        try:
+            yield 0.0
+            for start in range(cached, len(prompt), self._batch):
+                piece = prompt[start : start + self._batch]
+                tokens = (ctypes.c_int32 * len(piece))(*piece)
+                if cancelled() or not self.decode(
+                    self.library.llama_batch_get_one(tokens, len(piece))
+                ):
+                    self.library.llama_memory_seq_rm(self._memory, 0, len(self._read), -1)
+                    return
+                self._read.extend(piece)
+                yield (len(self._read) - cached) / new
+        finally:
+            self.library.llama_set_abort_callback(self.context, self._never_abort, None)
+
+    def decode(self, batch: Any) -> bool:
+        """Whether the batch was read; False when it was aborted."""
+        code = self.library.llama_decode(self.context, batch)
+        if code == 0:
+            return True
+        if code == _ABORTED:
+            return False
+        self.library.llama_memory_clear(self._memory, _WITH_DATA)
+        self._read = []
+        if code == _NO_MEMORY:
+            raise OutOfMemory(name=self._name)
+        raise EngineError(f"llama_decode: {code}")
+
+    def take_in(self, batch: Any, token: int) -> bool:
+        """Read one token of the answer; False when the context is full."""
+        if len(self._read) >= self._size:
+            return False
+        self.decode(batch)
+        self._read.append(token)
+        return True
+
+
+class _Sampling:
+    """The pen of one answer: a sampler chain, and a batch of one token that is used again and again."""
+
+    def __init__(self, engine: LlamaCpp, options: GenerationOptions) -> None:
+        self._engine = engine
+        self._c = c = engine.library
+        self._one = (ctypes.c_int32 * 1)()
+        self._batch = c.llama_batch_get_one(self._one, 1)
+        self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+        for step in self._steps(options):
+            c.llama_sampler_chain_add(self._chain, step)
+
+    def __enter__(self) -> _Sampling:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._c.llama_sampler_free(self._chain)
+
+    def sample(self) -> int | None:
+        token = int(self._c.llama_sampler_sample(self._chain, self._engine.context, -1))
+        return None if self._c.llama_vocab_is_eog(self._engine.vocab, token) else token
+
+    def piece(self, token: int) -> bytes:
+        return self._engine.piece(token)
+
+    def read(self, token: int) -> bool:
+        self._one[0] = token
+        return self._engine.take_in(self._batch, token)
+
+    def _steps(self, options: GenerationOptions) -> Iterator[Any]:
+        c = self._c
+        if options.repeat_penalty != 1.0:
+            size = c.llama_vocab_n_tokens(self._engine.vocab)
+            yield c.llama_sampler_init_penalties(
+                size, REPEAT_WINDOW, options.repeat_penalty, 0.0, 0.0
+            )
+        if options.temperature <= 0:
+            yield c.llama_sampler_init_greedy()
+            return
+        if options.top_k > 0:
+            yield c.llama_sampler_init_top_k(options.top_k)
+        yield c.llama_sampler_init_top_p(options.top_p, 1)
+        yield c.llama_sampler_init_min_p(options.min_p, 1)
+        yield c.llama_sampler_init_temp(options.temperature)
+        yield c.llama_sampler_init_dist(seed_of(options))
+
+
+def _listen_to_complaints(c: Any) -> None:
+    """Keep llama.cpp's last errors, which name the cause of a failed load, and keep it quiet."""
+    global _log_callback  # noqa: PLW0603  (llama.cpp keeps one callback per process)
+
+    def hear(level: int, text: bytes, _data: Any) -> None:
+        if level == 3:  # GGML_LOG_LEVEL_ERROR
+            _complaints.append(text.decode("utf-8", "replace").strip())
+
+    _complaints.clear()
+    if _log_callback is None:
+        _log_callback = c.llama_log_callback(hear)
+        c.llama_log_set(_log_callback, None)
+
+
+def _physical_cores() -> int:
+    import psutil
+
+    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
