@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from chatbot.chat.history import INCOGNITO, History
 from chatbot.database import Database
 from chatbot.engines.base import EngineSpec
 from chatbot.engines.host import EngineHost
-from chatbot.errors import ModelDoesNotFit, NotFoundError, OwnerError
+from chatbot.errors import Cancelled, ModelDoesNotFit, NotFoundError, OwnerError
 from chatbot.hardware.detect import detect
 from chatbot.hardware.monitor import Monitor
 from chatbot.i18n import N_
@@ -82,10 +82,8 @@ class Services:
         self.history = History(self.database)
         self.incognito = History(Database(Path(":memory:")), incognito=True)
         self.store = DocumentStore(self.database, paths)
-        self.index = Index(paths.database, paths.index, self.settings.embedder, CHUNKER_VERSION)
         self.reader = Reader()
-        self.ingest = Ingest(self.store, self.reader, self.index)
-        self.search = Search(self.index)
+        self._open_index()
         self.engines = EngineHost()
         self.models = ModelStore(self.database, paths)
         self.monitor = Monitor()
@@ -93,7 +91,18 @@ class Services:
         self.answers = Answers(
             self.history_of, self.find, self.engine_for, self._style, self.files_ready
         )
-        self._idle = threading.Event()
+        self._closing = threading.Event()
+
+    def _open_index(self) -> None:
+        self.index = Index(
+            self.database,
+            self.paths.index,
+            self.settings.embedder,
+            CHUNKER_VERSION,
+            allow_download=self.settings.allow_embedder_download and not offline(),
+        )
+        self.ingest = Ingest(self.store, self.reader, self.index)
+        self.search = Search(self.index)
 
     def start(self) -> None:
         """Take up unfinished work, index the samples the first time, begin to watch the PC."""
@@ -109,10 +118,12 @@ class Services:
         elif self.ingest.unfinished():
             self._start_ingest()
         threading.Thread(target=self._unload_idle, name="idle", daemon=True).start()
+        # The engine that quotes is light: have it ready before the first question.
+        threading.Thread(target=self.engines.extractive().load, daemon=True).start()
 
     def close(self) -> None:
         """End what runs, keep what was written, let go of the folder."""
-        self._idle.set()
+        self._closing.set()
         self.answers.stop_all()
         self.jobs.close()
         self.monitor.stop()
@@ -156,10 +167,15 @@ class Services:
             self._start_ingest()
         return added
 
-    def remove_documents(self, document_ids: Iterable[str]) -> None:
-        """Move documents to the trash; nothing finds them any more, `restore_documents` undoes it."""
-        for document_id in list(document_ids):
-            self.ingest.remove(document_id)
+    def index_status(self) -> dict[str, Any]:
+        """Where the search index stands: state, passages done and in all, and an error or None."""
+        status = self.index.status()
+        return {
+            "state": status.state,
+            "done": status.done,
+            "total": status.total,
+            "error": status.error.text("en") if status.error else None,
+        }
 
     def _start_ingest(self) -> None:
         waiting = [j for j in self.jobs.list(active=True, kind="ingest") if j.state == "waiting"]
@@ -178,7 +194,12 @@ class Services:
             ) -> None:
                 context.report((at + fraction) / of, name)
 
-            self.ingest.process(document.id, report, lambda: context.cancelled)
+            try:
+                self.ingest.process(document.id, report, lambda: context.cancelled)
+            except Cancelled:
+                if self._closing.is_set():  # Hearth ends, nobody pressed cancel: read it next time
+                    self.ingest.read_again(document.id)
+                raise
             done += 1
 
     def _forget_incognito_files(self) -> None:
@@ -255,17 +276,24 @@ class Services:
         )
 
     def _unload_idle(self) -> None:
-        while not self._idle.wait(30):
+        while not self._closing.wait(30):
             if self.settings.idle_unload_minutes:
                 self.engines.unload_idle(self.settings.idle_unload_minutes)
 
     # --- settings and privacy ---------------------------------------------------------------
 
     def change_settings(self, **values: Any) -> Settings:
-        """Store changed settings. A new embedder takes effect with a rebuilt index."""
-        new = self.settings.changed(**values)
+        """Store changed settings; a new embedder begins to index everything anew at once."""
+        old, new = self.settings, self.settings.changed(**values)
         save_settings(self.paths.settings, new)
         self.settings = new
+        if (old.embedder, old.allow_embedder_download) != (
+            new.embedder,
+            new.allow_embedder_download,
+        ):
+            before = self.index
+            self._open_index()
+            before.close()
         return new
 
     def renew_token(self) -> str:
@@ -279,9 +307,7 @@ class Services:
         self.answers.stop_all()
         self.history.purge_everything()
         self.incognito.purge_everything()
-        for document in self.store.list(every=True):
-            self.index.remove([document.id])
-            self.store.purge(document.id)
+        self.ingest.purge(*(document.id for document in self.store.list(every=True)))
         self.database.execute("DELETE FROM jobs WHERE state NOT IN ('waiting', 'running')")
         self.database.forget()
 
@@ -305,7 +331,7 @@ class Services:
             ],
             "loaded": loaded.info.backend if loaded else None,
             "embedder": self.settings.embedder,
-            "index": asdict(self.index.status()),
+            "index": self.index_status(),
             "offline": offline(),
             "jobs": [
                 {"kind": j.kind, "state": j.state, "error": (j.error or "")[:60]}

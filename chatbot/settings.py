@@ -95,6 +95,8 @@ class Settings:
     language: Language | None = None
     """None follows the browser."""
     embedder: str = "hearth-surface"
+    allow_embedder_download: bool = False
+    """Set when the person pressed download for an embedder that is not on disk."""
     answer_style: str = "balanced"
     default_model: str | None = None
     """Artifact id of the model that chats use; None answers with quotations (the extractive engine)."""

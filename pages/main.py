@@ -17,11 +17,16 @@ from widgets.words import _  # noqa: E402
 
 st.set_page_config(
     page_title="Hearth",
-    page_icon=":material/local_fire_department:",
+    page_icon=str(HERE / "images" / "hearth.png"),
     layout="centered",
     initial_sidebar_state="auto",
 )
 look.apply()
+st.logo(
+    str(HERE / "images" / "wordmark.svg"),
+    size="large",
+    icon_image=str(HERE / "images" / "hearth.svg"),
+)
 page = st.navigation(
     [
         st.Page("chat.py", title=_("Chat"), icon=":material/forum:", default=True),

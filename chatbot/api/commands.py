@@ -55,13 +55,13 @@ def ask(services: Services, params: Params) -> Params:
 def search(services: Services, params: Params) -> Params:
     """The best passages for a query."""
     services.index.wait_ready(60)
-    results = services.search.search(
+    found = services.search.find(
         params["query"],
         _filter(params),
         limit=params.get("limit", 8),
         mode=params.get("mode", "hybrid"),
     )
-    return {"results": [_result(r) for r in results]}
+    return {"results": [_result(r) for r in found.results]}
 
 
 def documents_add(services: Services, params: Params) -> Params:
@@ -86,22 +86,21 @@ def documents_list(services: Services, params: Params) -> Params:
 def documents_remove(services: Services, params: Params) -> Params:
     """Erase one document: file, text, vectors."""
     document = services.store.get(params["id"])
-    services.remove_documents([document.id])
-    services.store.purge(document.id)
+    services.ingest.purge(document.id)
     return {"removed": document.id, "document": document.name}
 
 
 def documents_check(services: Services, _params: Params) -> Params:
     """Whether the search index holds exactly what the database holds."""
     services.index.wait_ready(600)
-    return asdict(services.index.status())
+    return services.index_status()
 
 
 def documents_rebuild(services: Services, _params: Params) -> Params:
     """Build the search index anew from the database."""
     services.index.rebuild()
     services.index.wait_ready(3600)
-    return asdict(services.index.status())
+    return services.index_status()
 
 
 def models_list(services: Services, _params: Params) -> Params:

@@ -17,6 +17,10 @@ section.main .block-container, [data-testid="stMainBlockContainer"] { padding-to
 [class*="st-key-source-"] { transition: border-color 0.15s ease; }
 [class*="st-key-source-"] button { justify-content: flex-start; padding: 0; min-height: 1.5rem; }
 [class*="st-key-source-"] button p { text-align: left; font-weight: 600; }
+[class*="st-key-meter"] [data-testid="stProgress"] > div > div > div > div { background: currentColor; opacity: 0.45; }
+[data-testid="stChatMessage"]:has([data-testid="stChatMessageAvatarCustom"]) { background: transparent; }
+[class*="st-key-question-"] { background: color-mix(in srgb, var(--st-primary-color, #b8471b) 7%, transparent);
+  border-radius: 0.9rem; padding: 0.2rem 0.9rem; }
 .st-key-passage mark { background: #f6d9a8; color: inherit; }
 </style>
 """

@@ -1,0 +1,136 @@
+"""The real app in a process of its own, and a real Chromium that looks at it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from chatbot.settings import PROJECT
+
+START_SECONDS = 60
+
+
+@dataclass
+class RunningApp:
+    """One `streamlit run app.py`."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    data: Path
+    log: Path
+
+    @property
+    def token(self) -> str:
+        return (self.data / "token").read_text().strip()
+
+    def kill(self) -> None:
+        """kill -9, as a power cut would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+
+
+def start_app(data: Path, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Begin `streamlit run app.py` on a port the system chooses."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", str(PROJECT / "app.py"),
+         "--server.port", "0", "--server.headless", "true"],
+        env={**os.environ, "HEARTH_DATA": str(data), "PYTHONUTF8": "1", **environment},
+        stdout=log.open("ab"),
+        stderr=subprocess.STDOUT,
+        cwd=data.parent,
+    )
+
+
+@contextmanager
+def running(data: Path, **environment: str) -> Iterator[RunningApp]:
+    """The app once it answers; ended at the end."""
+    log = data.parent / "app.log"
+    app = RunningApp(start_app(data, log, **environment), "", data, log)
+    try:
+        app.address = _address(app)
+        yield app
+    finally:
+        app.stop()
+
+
+def _address(app: RunningApp) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and app.process.poll() is None:
+        found = re.search(r"http://127\.0\.0\.1:\d+", app.log.read_text(errors="replace"))
+        if found:
+            try:
+                if httpx.get(f"{found.group()}/_stcore/health", trust_env=False).status_code == 200:
+                    return found.group()
+            except httpx.HTTPError:
+                pass
+        time.sleep(0.1)
+    raise AssertionError(f"the app did not start:\n{app.log.read_text(errors='replace')}")
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    """A data folder with a space and accents in its path, as people have them."""
+    return tmp_path / "LUẬN VĂN thạc sĩ" / "dữ liệu"
+
+
+@pytest.fixture
+def app(data_folder: Path) -> Iterator[RunningApp]:
+    data_folder.parent.mkdir(parents=True)
+    with running(data_folder) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[object]:
+    """One browser for the session; Debian's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        pytest.skip("no Chromium on this machine (.ci/run installs it)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, app):
+    """A Vietnamese person's tab on the chat page; fails the test on a call to anywhere else."""
+    context = chromium.new_context(locale="vi-VN", viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    tab.set_default_timeout(20_000)
+    outside: list[str] = []
+    tab.on(
+        "request",
+        lambda r: outside.append(r.url)
+        if not r.url.startswith((app.address, "data:", "blob:"))
+        else None,
+    )
+    tab.goto(app.address)
+    yield tab
+    context.close()
+    assert outside == []
