@@ -1,0 +1,45 @@
+"""A bar that shows who uses a memory: Hearth, other programs, nobody."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from widgets.words import _, size
+
+_STYLE = """
+<style>
+.hearth-bar { display: flex; height: 0.8rem; border-radius: 0.4rem; overflow: hidden;
+  background: color-mix(in srgb, currentColor 12%, transparent); }
+.hearth-bar span { display: block; }
+.hearth-ours { background: #c4541f; }
+.hearth-others { background: color-mix(in srgb, currentColor 45%, transparent); }
+.hearth-key { display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.875rem; margin-top: 0.35rem; }
+.hearth-key i { display: inline-block; width: 0.7rem; height: 0.7rem; border-radius: 0.2rem;
+  margin-right: 0.35rem; vertical-align: -0.05rem; }
+.hearth-key .hearth-free { background: color-mix(in srgb, currentColor 12%, transparent); }
+</style>
+"""
+
+
+def shares(label: str, total: int, free: int, ours: int | None) -> None:
+    """One memory of `total` bytes, of which `free` are free and `ours` Hearth's (None: not known)."""
+    used = max(total - free, 0)
+    own = min(ours or 0, used)
+    parts = [("hearth-ours", "Hearth", own)] if ours is not None else []
+    others = _("Other programs") if ours is not None else _("In use")
+    parts += [("hearth-others", others, used - own)]
+    bars = "".join(
+        f'<span class="{name}" style="width:{100 * number / max(total, 1):.1f}%"></span>'
+        for name, _words, number in parts
+    )
+    key = "".join(
+        f'<span><i class="{name}"></i>{escape(words)} {size(number)}</span>'
+        for name, words, number in [*parts, ("hearth-free", _("Free"), free)]
+    )
+    st.html(
+        f"{_STYLE}<div><strong>{escape(label)}</strong> · {size(total)}</div>"
+        f'<div class="hearth-bar" role="img" aria-label="{escape(label)}">{bars}</div>'
+        f'<div class="hearth-key">{key}</div>'
+    )
