@@ -35,7 +35,7 @@ from chatbot.library.ingest import Ingest
 from chatbot.library.readers import Reader
 from chatbot.library.store import DocumentStore
 from chatbot.memory import plan as planning
-from chatbot.memory.headers import read_facts
+from chatbot.memory.headers import read_model
 from chatbot.models.importing import import_model
 from chatbot.models.store import ModelStore
 from chatbot.retrieval.search import Search
@@ -216,7 +216,7 @@ class Services:
     def plan_model(self, model: ModelArtifact | Path, **wishes: Any) -> MemoryPlan:
         """How the model would run here now; what is loaded counts as free, for it would make room."""
         path = Path(model.path if isinstance(model, ModelArtifact) else model)
-        return planning.plan(self.hardware(), read_facts(path), planning.Wishes(**wishes))
+        return planning.plan(self.hardware(), read_model(path), planning.Wishes(**wishes))
 
     def engine_for(self, model_id: str | None) -> Engine:
         """The engine a conversation asked for, loaded; the default one for None."""
