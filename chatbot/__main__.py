@@ -150,7 +150,7 @@ def models_plan(
     """What a model would need on this PC, part by part."""
     from chatbot.hardware.detect import detect
     from chatbot.memory import plan as planning
-    from chatbot.memory.headers import read_facts
+    from chatbot.memory.headers import read_model
 
     def work() -> dict[str, Any]:
         path = Path(path_or_id)
@@ -159,7 +159,7 @@ def models_plan(
             path = Path(next((m["path"] for m in rows if m["id"] == path_or_id), path_or_id))
         given = {"context": context, "kv_type": kv_type, "batch": batch, "backend": backend}
         wishes = planning.Wishes(**{k: v for k, v in given.items() if v is not None})
-        return asdict(planning.plan(detect(Paths.default().data), read_facts(path), wishes))
+        return asdict(planning.plan(detect(Paths.default().data), read_model(path), wishes))
 
     _print(_told(work), as_json, lambda r: str(r["reason"]))
 
