@@ -61,6 +61,8 @@ class ChatbotError(Exception):
             key: translate(value, language) if isinstance(value, str) and value else value
             for key, value in self.values.items()
         }
+        if isinstance(values.get("detail"), str):  # one of our own may name the part it is about
+            values["detail"] = values["detail"].replace("{part}", str(values.get("part", "")))
         return sentence.format_map(_Named(values))
 
     def to_dict(self) -> dict[str, Any]:

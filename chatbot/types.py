@@ -337,6 +337,8 @@ class MemoryPlan:
     free: int
     fits: bool
     reason: str
+    growth: int = 0
+    """Bytes that a conversation filling the context adds to `total` later."""
 
 
 @dataclass(frozen=True, slots=True)

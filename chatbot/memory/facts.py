@@ -1,0 +1,94 @@
+"""What a model is, read from its headers: the nouns of the memory plan."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+_BLOCK = re.compile(r"(?:^|\.)(?:blk|layers|h|blocks)\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor as its file declares it; `type` is the file's own name for it, such as Q4_K or BF16."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    size: int
+    """Bytes in the file."""
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def block(self) -> int | None:
+        """The layer it belongs to; None for embeddings, output and their norms."""
+        match = _BLOCK.search(self.name)
+        return int(match[1]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The attention geometry of one layer; `window` is how many tokens it looks back, None for all."""
+
+    heads: int
+    kv_heads: int
+    key_length: int
+    value_length: int
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model's geometry and tensors, from its header alone; no weight is read.
+
+    `files` are the names beside `path` (its parent for a GGUF file) that make up the model.
+    """
+
+    format: Literal["gguf", "hf"]
+    path: str
+    files: tuple[str, ...]
+    name: str
+    architecture: str
+    writes_text: bool
+    quantisation: str
+    context: int
+    vocabulary: int
+    width: int
+    feed_forward: int
+    layers: tuple[Layer, ...]
+    tensors: tuple[Tensor, ...]
+    chat_template: bool
+    tokenizer: bool
+    tied: bool = False
+    """Whether the output layer is the embedding table."""
+    quantised_by: str = ""
+    """A Hugging Face folder's own quantisation method (gptq, awq, bitsandbytes), which we cannot run."""
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.elements for tensor in self.tensors)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all weights as they are on disk."""
+        return sum(tensor.size for tensor in self.tensors)
+
+    def size_by_type(self) -> dict[str, int]:
+        """Bytes per tensor type, the largest first."""
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors:
+            sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
+        return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+
+    def size_of_blocks(self) -> list[int]:
+        """Bytes per layer, in order; embeddings and output are not in it."""
+        sizes = [0] * len(self.layers)
+        for tensor in self.tensors:
+            if tensor.block is not None and tensor.block < len(sizes):
+                sizes[tensor.block] += tensor.size
+        return sizes

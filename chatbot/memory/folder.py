@@ -1,0 +1,349 @@
+"""A Hugging Face model folder, read so that nothing in it can run or reach outside it.
+
+Only config.json, the weights' headers and the tokenizer's settings are looked at. Program code,
+settings that name code and weights outside the folder are refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeGuard
+
+from chatbot.errors import BrokenModel, ModelError
+from chatbot.i18n import N_
+from chatbot.memory.facts import Layer, ModelFacts, Tensor
+
+MAX_HEADER = 100_000_000  # the safetensors format's own limit
+MAX_JSON = 100_000_000
+MAX_LAYERS = 512
+MAX_FIGURE = 1 << 31
+DTYPES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2,
+    "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+INDEX = "model.safetensors.index.json"
+SETTINGS_FILES = (
+    "config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json",
+    "preprocessor_config.json",
+)  # fmt: skip
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+
+_NO_JSON = N_("{part} is not readable JSON.")
+_ODD_FIGURE = N_("config.json gives no usable number for {part}.")
+_CODE = N_("it asks for program code of its own ({part}), and Hearth never runs a model's code.")
+_LEAVES = N_("{part} points outside the model's folder.")
+_ABSENT = N_("the file {part} is missing; the copy is incomplete.")
+_BAD_HEADER = N_("the header of {part} is malformed or does not match the file's size.")
+
+
+def read_folder(folder: Path) -> ModelFacts:
+    """What the model in that folder is. Raises BrokenModel, or ModelError for what cannot be used yet."""
+    config = _settings(folder)
+    files = weight_files(folder)
+    tensors = [tensor for file in files for tensor in read_safetensors(folder / file)]
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise BrokenModel(N_("two of its tensors have the same name."), name=folder.name)
+    if (folder / INDEX).exists():
+        mapped = set(_weight_map(folder))
+        if missing := mapped - {tensor.name for tensor in tensors}:
+            raise BrokenModel(_ABSENT, name=folder.name, part=min(missing))
+    figures = _Figures({**config, **_text_part(config)}, folder.name)
+    return ModelFacts(
+        format="hf",
+        path=str(folder),
+        files=tuple(files),
+        name=folder.name,
+        architecture=str(config.get("model_type", "")),
+        writes_text=_writes_text(config),
+        quantisation=_main_type(tensors),
+        context=figures.number(
+            "max_position_embeddings", "n_positions", "max_seq_len", default=2048
+        ),
+        vocabulary=figures.number("vocab_size"),
+        width=figures.width,
+        feed_forward=figures.number(
+            "intermediate_size", "n_inner", "ffn_dim", default=4 * figures.width
+        ),
+        layers=figures.layers(),
+        tensors=tuple(tensors),
+        chat_template=_has_template(folder),
+        tokenizer=any((folder / name).is_file() for name in TOKENIZERS),
+        tied=not any(tensor.name.startswith(("lm_head.", "output.")) for tensor in tensors),
+        quantised_by=_quantised_by(config),
+    )
+
+
+def read_safetensors(file: Path) -> list[Tensor]:
+    """The tensors that a safetensors file declares; its bytes must be exactly theirs.
+
+    Raises BrokenModel when the header is too long, overlaps, leaves gaps or overruns the file.
+    """
+    broken = BrokenModel(_BAD_HEADER, name=file.parent.name, part=file.name)
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            start = opened.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(MAX_HEADER, size - 8):
+                raise broken
+            header = json.loads(opened.read(length), object_pairs_hook=_without_doubles)
+    except OSError as error:
+        raise BrokenModel(str(error), name=file.parent.name) from error
+    except (ValueError, RecursionError) as error:
+        raise broken from error
+    if not isinstance(header, dict):
+        raise broken
+    placed: list[tuple[int, int, Tensor]] = []
+    for name, entry in header.items():
+        if name != "__metadata__":
+            tensor, begin, end = _declared(name, entry, broken)
+            placed.append((begin, end, tensor))
+    placed.sort(key=lambda item: item[:2])
+    position = 0
+    for begin, end, _ in placed:
+        if begin != position:
+            raise broken
+        position = end
+    if 8 + length + position != size or not placed:
+        raise broken
+    return [tensor for _, _, tensor in placed]
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The names of the safetensors files that make up the model. Raises BrokenModel when one is absent."""
+    if (folder / INDEX).exists():
+        names = sorted(set(_weight_map(folder).values()))
+        for name in names:
+            if not _is_plain(name):
+                raise BrokenModel(_LEAVES, name=folder.name, part=name[:100])
+    else:
+        names = sorted(file.name for file in folder.glob("*.safetensors"))
+        if "model.safetensors" in names:
+            names = ["model.safetensors"]
+        elif len(names) > 1 or any(_SHARD.search(name) for name in names):
+            raise BrokenModel(_ABSENT, name=folder.name, part=INDEX)
+    if not names:
+        raise _without_weights(folder)
+    for name in names:
+        file = folder / name
+        if not file.is_file():
+            raise BrokenModel(_ABSENT, name=folder.name, part=name)
+        if not is_inside(file, folder):
+            raise BrokenModel(_LEAVES, name=folder.name, part=name)
+    return names
+
+
+def is_inside(file: Path, folder: Path) -> bool:
+    """Whether the file, links followed, lies in the folder or in the blobs of its hub cache."""
+    real, home = file.resolve(), folder.resolve()
+    if (
+        home.parent.name == "snapshots"
+    ):  # the hub's cache links snapshots/<commit>/x to blobs/<hash>
+        return real.is_relative_to(home) or real.is_relative_to(home.parent.parent / "blobs")
+    return real.is_relative_to(home)
+
+
+def read_json(file: Path) -> Any:
+    """A JSON file of a model folder. Raises BrokenModel."""
+    try:
+        if file.stat().st_size > MAX_JSON:
+            raise BrokenModel(_NO_JSON, name=file.parent.name, part=file.name)
+        return json.loads(file.read_bytes(), object_pairs_hook=_without_doubles)
+    except OSError as error:
+        raise BrokenModel(str(error), name=file.parent.name) from error
+    except (ValueError, RecursionError) as error:
+        raise BrokenModel(_NO_JSON, name=file.parent.name, part=file.name) from error
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """config.json, after every settings file was searched for what could run code."""
+    config: Any = None
+    for file in sorted(folder.glob("*.py")):
+        raise BrokenModel(_CODE, name=folder.name, part=file.name)
+    for name in SETTINGS_FILES:
+        file = folder / name
+        if not file.exists():
+            continue
+        if not is_inside(file, folder):
+            raise BrokenModel(_LEAVES, name=folder.name, part=name)
+        settings = read_json(file)
+        if key := _key_for_code(settings):
+            raise BrokenModel(_CODE, name=folder.name, part=f"{name}: {key}")
+        if name == "config.json":
+            config = settings
+    if config is None:
+        raise BrokenModel(_ABSENT, name=folder.name, part="config.json")
+    if not isinstance(config, dict):
+        raise BrokenModel(_NO_JSON, name=folder.name, part="config.json")
+    return config
+
+
+def _key_for_code(settings: Any) -> str | None:
+    """The first key, at any depth, by which a model could have code loaded."""
+    waiting = [settings]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for key in value:
+                if key == "auto_map" or key.endswith("_internal"):
+                    return str(key)[:100]
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return None
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    index = read_json(folder / INDEX)
+    found = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise BrokenModel(_NO_JSON, name=folder.name, part=INDEX)
+    return found
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it is a bare safetensors file name on every system: no folder, drive, share or stream."""
+    return (
+        name.endswith(".safetensors")
+        and not set(name) & set('/\\:*?"<>|\0')
+        and PurePosixPath(name).name == name == PureWindowsPath(name).name
+        and all(character.isprintable() for character in name)
+    )
+
+
+def _without_weights(folder: Path) -> ModelError:
+    if any(file.suffix.lower() in PICKLES for file in folder.iterdir()):
+        return BrokenModel(
+            N_(
+                "its weights are pickle files (.bin, .pt), which can run code when opened. "
+                "Save the model as safetensors (save_pretrained does) and import that folder."
+            ),
+            name=folder.name,
+        )
+    return BrokenModel(N_("the folder holds no weights (.safetensors)."), name=folder.name)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _declared(name: str, entry: Any, broken: BrokenModel) -> tuple[Tensor, int, int]:
+    """One entry of a safetensors header: the tensor and where its bytes begin and end."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        raise broken
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if entry["dtype"] not in DTYPES or not _are_sizes(shape) or not _are_sizes(offsets):
+        raise broken
+    if len(offsets) != 2 or len(shape) > 16:
+        raise broken
+    size = math.prod(shape) * DTYPES[entry["dtype"]]
+    begin, end = offsets
+    if end - begin != size:
+        raise broken
+    return Tensor(name, tuple(shape), entry["dtype"], size), begin, end
+
+
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
+
+
+def _text_part(config: dict[str, Any]) -> dict[str, Any]:
+    """Where a model that also sees or hears keeps the geometry of its writing half."""
+    part = config.get("text_config")
+    return part if isinstance(part, dict) else {}
+
+
+def _writes_text(config: dict[str, Any]) -> bool:
+    names = config.get("architectures")
+    return isinstance(names, list) and any(
+        str(name).endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+        for name in names
+    )
+
+
+def _quantised_by(config: dict[str, Any]) -> str:
+    settings = config.get("quantization_config")
+    if settings is None:
+        return ""
+    return str(settings.get("quant_method", "?")) if isinstance(settings, dict) else "?"
+
+
+def _has_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    file = folder / "tokenizer_config.json"
+    settings = read_json(file) if file.is_file() else {}
+    return isinstance(settings, dict) and bool(settings.get("chat_template"))
+
+
+def _main_type(tensors: list[Tensor]) -> str:
+    """The type that most bytes are in."""
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
+    return max(sizes, key=sizes.__getitem__)
+
+
+class _Figures:
+    """The numbers of a config, under any of the names that architectures give them."""
+
+    def __init__(self, config: dict[str, Any], name: str) -> None:
+        self._config = config
+        self._name = name
+        self.width = self.number("hidden_size", "n_embd", "d_model")
+
+    def number(self, *names: str, default: int | None = None) -> int:
+        found = next((self._config[n] for n in names if self._config.get(n) is not None), default)
+        if type(found) is float and found.is_integer():
+            found = int(found)
+        if type(found) is not int or not 0 < found < MAX_FIGURE:
+            raise BrokenModel(_ODD_FIGURE, name=self._name, part=names[0])
+        return found
+
+    def layers(self) -> tuple[Layer, ...]:
+        count = self.number("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+        if count > MAX_LAYERS:
+            raise BrokenModel(_ODD_FIGURE, name=self._name, part="num_hidden_layers")
+        heads = self._per_layer(count, "num_attention_heads", "n_head", "n_heads")
+        one_kv_head = self._config.get("multi_query") is True
+        kv_heads = self._per_layer(
+            count, "num_key_value_heads", "n_head_kv", default=[1] * count if one_kv_head else heads
+        )
+        length = self.number("head_dim", default=max(self.width // max(*heads, 1), 1))
+        return tuple(
+            Layer(heads[n], kv_heads[n], length, length, window)
+            for n, window in enumerate(self._windows(count))
+        )
+
+    def _per_layer(self, count: int, *names: str, default: list[int] | None = None) -> list[int]:
+        """One number for each layer, where the config gives one for all or one for each."""
+        found = next((self._config[n] for n in names if self._config.get(n) is not None), default)
+        numbers = found if isinstance(found, list) else [self.number(*names)] * count
+        if len(numbers) != count or not all(
+            type(n) is int and 0 <= n < MAX_FIGURE for n in numbers
+        ):
+            raise BrokenModel(_ODD_FIGURE, name=self._name, part=names[0])
+        return numbers
+
+    def _windows(self, count: int) -> list[int | None]:
+        """How far each layer looks back, None for all the way."""
+        window = self._config.get("sliding_window")
+        if type(window) is not int or window <= 0:
+            return [None] * count
+        kinds = self._config.get("layer_types")
+        if isinstance(kinds, list) and len(kinds) == count:
+            return [window if kind == "sliding_attention" else None for kind in kinds]
+        every = self._config.get("sliding_window_pattern")
+        if type(every) is int and every > 1:
+            return [None if (n + 1) % every == 0 else window for n in range(count)]
+        slides = self._config.get("use_sliding_window", self._config.get("model_type") == "mistral")
+        return [window if slides is True else None] * count
