@@ -117,7 +117,7 @@ _folding = _Folding()
 
 def fold(text: str) -> str:
     """Lower case without marks, đ as d: 'Điều lệ' → 'dieu le'. The length may change."""
-    return text.lower().translate(_folding)
+    return nfc(text).lower().translate(_folding)
 
 
 def words(text: str) -> list[str]:
