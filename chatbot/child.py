@@ -96,8 +96,13 @@ class Child:
         params: Params | None = None,
         blob: bytes = b"",
         timeout: float | None = None,
+        *,
+        ticks: bool = False,
     ) -> Generator[tuple[Event, bytes], None, None]:
         """Events as they come and the result last. Closing the iterator cancels the call.
+
+        `ticks` also yields an event {"tick": true} twice a second of silence, so that a caller who
+        no longer wants the answer can look up and leave.
 
         Raises ChildDied, ChildHung, ChildTimeout, or whatever ChatbotError the child raised.
         """
@@ -120,6 +125,8 @@ class Child:
                     if deadline and time.monotonic() > deadline:
                         self._kill(process)
                         raise ChildTimeout(name=self.name, seconds=round(timeout or 0)) from None
+                    if ticks:
+                        yield {"tick": True}, b""
                     continue
                 if "error" in frame:
                     finished = True

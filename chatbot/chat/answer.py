@@ -46,6 +46,8 @@ UNWATCHED = N_("Nobody was watching, so the answer was ended here.")
 SAVE_SECONDS = 1.0
 UNWATCHED_SECONDS = 600.0
 FILES_SECONDS = 300.0
+_TICK = Delta()
+"""Engines send it while they are silent, so that stop is heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,12 +364,13 @@ class Answers:
                 message = replace(message, text=message.text + delta.text)
             if delta.stats:
                 message = replace(message, stats=delta.stats)
-            reply.update(
-                phase=_phase(reply, delta),
-                progress=delta.progress,
-                place=delta.queue_place,
-                message=message,
-            )
+            if delta != _TICK:
+                reply.update(
+                    phase=_phase(reply, delta),
+                    progress=delta.progress,
+                    place=delta.queue_place,
+                    message=message,
+                )
             if reply.stopped:
                 return
             if reply.unwatched_seconds > UNWATCHED_SECONDS:

