@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -31,6 +32,7 @@ VECTOR_FLAGS = (
     "neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme",
 )  # fmt: skip
 WINDOWS_FEATURES = {13: "sse3", 36: "ssse3", 39: "avx", 40: "avx2", 41: "avx512f"}
+SHORTEST_LOAD = 0.05  # processor seconds; the clock ticks every hundredth
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 APPLE_GPU_SHARE = 0.75  # macOS lets the GPU wire about three quarters of the unified memory
 
@@ -46,7 +48,7 @@ class Installed:
 
 
 def detect(data: Path | None = None) -> Hardware:
-    """What this PC has and what of it is free now; takes about 50 ms, for the CPU's load.
+    """What this PC has and what of it is free now; takes a few milliseconds.
 
     `data` is the folder whose disk counts; None takes the default data folder.
     """
@@ -68,12 +70,40 @@ def detect(data: Path | None = None) -> Hardware:
         cores_physical=min(psutil.cpu_count(logical=False) or cores, cores),
         cpu_name=_cpu_name(),
         cpu_flags=_cpu_flags(),
-        cpu_load=psutil.cpu_percent(interval=0.05),
+        cpu_load=_cpu_load.percent(),
         disk_total=disk.total,
         disk_free=disk.free,
         system=f"{platform.system()} {platform.release()}".strip(),
         unified_memory=apple,
     )
+
+
+class CpuLoad:
+    """How busy all processors were since the last time somebody asked, in percent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times = psutil.cpu_times()
+        self._percent = 0.0
+
+    def percent(self) -> float:
+        """The last answer again where hardly any time has passed."""
+        with self._lock:
+            before, now = self._times, psutil.cpu_times()
+            passed = sum(now) - sum(before)
+            if passed >= SHORTEST_LOAD:
+                idle = (
+                    now.idle
+                    - before.idle
+                    + getattr(now, "iowait", 0)
+                    - getattr(before, "iowait", 0)
+                )
+                self._percent = round(min(max(100 * (1 - idle / passed), 0.0), 100.0), 1)
+                self._times = now
+            return self._percent
+
+
+_cpu_load = CpuLoad()
 
 
 @cache

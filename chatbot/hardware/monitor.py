@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from chatbot.hardware.detect import within_container
+from chatbot.hardware.detect import CpuLoad, within_container
 from chatbot.hardware.nvidia import nvidia_gpus
 from chatbot.types import Gpu
 
@@ -56,7 +56,7 @@ class Monitor:
         self._taking = threading.Lock()
         self._family: dict[int, psutil.Process] = {}
         self._family_at = float("-inf")
-        self._cpu_times = psutil.cpu_times()
+        self._cpu = CpuLoad()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -97,7 +97,7 @@ class Monitor:
             resident = self._resident()
             sample = Sample(
                 at=time.time(),
-                cpu=self._cpu(),
+                cpu=self._cpu.percent(),
                 ram_total=total,
                 ram_available=available,
                 hearth=resident,
@@ -106,14 +106,6 @@ class Monitor:
             )
             self._samples.append(sample)
             return sample
-
-    def _cpu(self) -> float:
-        """Percent of all processors that was busy since the sample before."""
-        before, now = self._cpu_times, psutil.cpu_times()
-        self._cpu_times = now
-        passed = sum(now) - sum(before)
-        idle = now.idle - before.idle + getattr(now, "iowait", 0) - getattr(before, "iowait", 0)
-        return round(min(max(100 * (1 - idle / passed), 0.0), 100.0), 1) if passed > 0 else 0.0
 
     def _resident(self) -> int:
         if time.monotonic() - self._family_at > FAMILY_EVERY:

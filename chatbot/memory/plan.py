@@ -34,7 +34,10 @@ USUAL_BATCH = 512
 BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")  # without one, torch computes BF16 slowly on a CPU
 
 MIB = 1 << 20
-GIB = 1 << 30  # shown as GB, as every system's own memory display does
+GB = 10**9
+# What a parameter of the quantisation most people choose (Q4_K_M) and of a 16-bit model takes.
+QUANTISED_PARAMETER, HALF_PARAMETER = 0.61, 2.0
+ROOM_TO_WORK = GB  # cache, buffers and libraries of a usual load
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +107,10 @@ def explain(plan: MemoryPlan, language: Language) -> str:
         return translate(text, language).format(**values)
 
     def gb(size: int) -> str:
-        figure = f"{size / GIB:.1f}" if size >= GIB / 10 else f"{size / GIB:.2f}"
-        return figure.replace(".", ",") if language == "vi" else figure
+        return _figure(size / GB, language)
 
     sizes = {key: plan.parts.get(key, 0) + plan.parts.get(f"gpu_{key}", 0) for key in PART_NAMES}
-    shown = {key: size for key, size in sizes.items() if size >= GIB / 200} or {
+    shown = {key: size for key, size in sizes.items() if size >= GB / 200} or {
         "weights": plan.total
     }
     parts = " + ".join(f"{translate(PART_NAMES[key], language)} {gb(shown[key])}" for key in shown)
@@ -131,6 +133,38 @@ def explain(plan: MemoryPlan, language: Language) -> str:
             say(N_("That does not fit: some memory must stay free for other programs."))
         )
     return " ".join(sentences)
+
+
+def recommend(hardware: Hardware, installed: Installed | None = None) -> dict[str, Any]:
+    """What this PC can run now, before any model is chosen.
+
+    {backend, device, free, reason, parameters: {q4_k_m, fp16}}: bytes, and the most parameters that fit.
+    """
+    installed = installed or Installed()
+    gpu = _best_gpu(hardware)
+    if gpu and not (installed.transformers_gpu or installed.llama_cpp_gpu):
+        gpu = None
+    free = gpu.free if gpu else hardware.ram_available
+    kept = spare_of(gpu) if gpu and not hardware.unified_memory else spare(hardware)
+    room = max(free - kept - ROOM_TO_WORK, 0)
+    found = {
+        "backend": "transformers" if gpu and installed.transformers_gpu else "llama_cpp",
+        "device": gpu.kind if gpu else "cpu",
+        "name": gpu.name if gpu else hardware.cpu_name,
+        "free": free,
+        "parameters": {
+            "q4_k_m": int(room / QUANTISED_PARAMETER),
+            "fp16": int(room / HALF_PARAMETER),
+        },
+    }
+    return {**found, "reason": _recommendation(found, "en")}
+
+
+def recommend_text(
+    hardware: Hardware, language: Language, installed: Installed | None = None
+) -> str:
+    """The sentence of `recommend` in that language."""
+    return _recommendation(recommend(hardware, installed), language)
 
 
 def to_dict(plan: MemoryPlan) -> dict[str, Any]:
@@ -159,6 +193,32 @@ WHERE: Mapping[tuple[str, str], str] = {
     ("transformers", "cuda"): N_("Runs on the GPU through transformers ({precision})."),
     ("transformers", "mps"): N_("Runs on the Apple GPU through transformers ({precision})."),
 }
+
+
+def _recommendation(found: Mapping[str, Any], language: Language) -> str:
+    sentence = (
+        N_(
+            "Models run on the CPU: with {free} GB of memory free, quantised models (Q4_K_M) of up to"
+            " about {quantised} billion parameters fit. Smaller ones answer faster."
+        )
+        if found["device"] == "cpu"
+        else N_(
+            "Models run on the GPU ({name}): with {free} GB free there, quantised models (Q4_K_M) of"
+            " up to about {quantised} billion parameters fit, 16-bit models of up to about {half}."
+        )
+    )
+    return translate(sentence, language).format(
+        name=found["name"],
+        free=_figure(found["free"] / GB, language),
+        quantised=_figure(found["parameters"]["q4_k_m"] / 1e9, language),
+        half=_figure(found["parameters"]["fp16"] / 1e9, language),
+    )
+
+
+def _figure(value: float, language: Language) -> str:
+    """A number to one place, small ones to two, with the language's decimal sign."""
+    figure = f"{value:.1f}" if value >= 0.1 else f"{value:.2f}"
+    return figure.replace(".", ",") if language == "vi" else figure
 
 
 def _check(facts: ModelFacts, wishes: Wishes, installed: Installed) -> None:
