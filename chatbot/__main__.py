@@ -73,7 +73,7 @@ def search(
 def hardware(as_json: Json = False) -> None:
     """What this PC has, what of it is free, and which backend follows."""
     from chatbot.hardware.detect import detect
-    from chatbot.memory.plan import recommend
+    from chatbot.memory.recommend import recommend, recommend_text
 
     found = detect(Paths.default().data)
     result = {
@@ -90,7 +90,8 @@ def hardware(as_json: Json = False) -> None:
         },
         "disk": {"total": found.disk_total, "free": found.disk_free},
         "system": found.system,
-        "plan": recommend(found),
+        "plan": asdict(best) if (best := recommend(found)) else None,
+        "reason": recommend_text(found, "en" if as_json else _language()),
     }
     _print(result, as_json, lambda r: json.dumps(r, indent=1, ensure_ascii=False))
 

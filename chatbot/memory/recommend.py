@@ -47,7 +47,7 @@ def recommend(hardware: Hardware) -> Recommendation | None:
     found = _largest(free, FOUR_BIT, most=_COMFORTABLE)
     if found is None:
         return None
-    return Recommendation("llama_cpp", "Q4_K_M", found[0], found[1], free, "CPU")
+    return Recommendation("llama_cpp", "Q4_K_M", found[0], found[1], free, "RAM")
 
 
 def recommend_text(hardware: Hardware, language: Language) -> str:

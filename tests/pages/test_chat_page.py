@@ -1,0 +1,142 @@
+"""The chat page as Streamlit runs it: asking, versions, settings, the sidebar's list."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatbot.chat.answer import NOT_FOUND
+from chatbot.types import ConversationSettings, GenerationStats, Source
+
+SOURCE = Source(1, "gone", "d", "<b>handbook</b>.docx", 3, "Chapter 2 › 2.1 Leave", "12 days", 0.8)
+
+
+@pytest.fixture
+def conversation(services):
+    """A finished exchange with one citation."""
+    made = services.history.create()
+    asked = services.history.add(made.id, None, "user", "How many days of *leave*?")
+    services.history.add(
+        made.id, asked.id, "assistant", "Twelve days [1]. ![x](http://evil.example/a.png)",
+        sources=(SOURCE,), engine="llama_cpp", model="tiny",
+        stats=GenerationStats(120, 100, 12, 0.5, 2.0, 8.0, 2048),
+    )  # fmt: skip
+    return made
+
+
+def shown(app):
+    return [m.value for m in app.markdown]
+
+
+def test_an_empty_library_teaches_what_to_do(open_page):
+    app = open_page()
+    assert app.title[0].value == "What would you like to know?"
+    assert any("Add a document" in text for text in shown(app))
+
+
+def test_asking_begins_a_conversation_and_the_answer_arrives(open_page, services):
+    app = open_page()
+    app.chat_input[0].set_value("What is the notice period?").run()
+    conversation_id = app.session_state["conversation"]
+    reply = services.answers.running(conversation_id)
+    if reply:
+        reply.wait(30)
+    app.run()
+    assert not app.exception
+    stored = services.history.branch(conversation_id)
+    assert [m.role for m in stored] == ["user", "assistant"]
+    assert stored[0].text == "What is the notice period?"
+    assert any("no documents to search" in text for text in shown(app))
+    assert any("What is the notice period?" in b.label for b in app.sidebar.button)
+
+
+def test_a_stored_answer_shows_text_source_and_figures(open_page, conversation):
+    app = open_page(conversation=conversation.id)
+    texts = shown(app)
+    assert any(":primary-badge[1]" in text for text in texts)
+    assert not any("![x](" in text for text in texts)
+    assert any(r"\<b\>handbook\</b\>\.docx" in b.label for b in app.button)
+    figures = " ".join(c.value for c in app.caption)
+    assert "8.0 tokens/s" in figures
+    assert "context 132 of 2048" in figures
+    assert "100 tokens reused" in figures
+
+
+def test_versions_switch_and_nothing_is_lost(open_page, services, conversation):
+    first = services.history.branch(conversation.id)[1]
+    services.history.add(conversation.id, first.parent_id, "assistant", "Thirteen days.")
+    app = open_page(conversation=conversation.id)
+    assert any(c.value == "2/2" for c in app.caption)
+    next(b for b in app.button if b.label == "‹").click().run()
+    assert any(c.value == "1/2" for c in app.caption)
+    assert any("Twelve days" in text for text in shown(app))
+
+
+def test_edit_opens_a_form_and_asks_again_beside_the_old_question(open_page, services, conversation):
+    asked = services.history.branch(conversation.id)[0]
+    app = open_page(conversation=conversation.id)
+    app.button(key=f"edit-{asked.id}").click().run()
+    app.text_area[0].set_value("How many days of sick leave?")
+    next(b for b in app.button if b.label == "Ask again").click().run()
+    reply = services.answers.running(conversation.id)
+    if reply:
+        reply.wait(30)
+    assert services.history.branch(conversation.id)[0].text == "How many days of sick leave?"
+    assert len(services.history.siblings(conversation.id)[asked.id]) == 2
+
+
+def test_the_chosen_scope_and_sampling_stay_with_the_conversation(open_page, services, conversation):
+    app = open_page(conversation=conversation.id)
+    app.selectbox(key=f"scope-mode-{conversation.id}").set_value("also").run()
+    app.slider(key=f"temperature-{conversation.id}").set_value(1.2).run()
+    settings = services.history.conversation(conversation.id).settings
+    assert settings.scope == "also"
+    assert settings.options.temperature == pytest.approx(1.2)
+    again = open_page(conversation=conversation.id)
+    assert again.selectbox(key=f"scope-mode-{conversation.id}").value == "also"
+
+
+def test_a_preset_can_be_kept_and_used_elsewhere(open_page, services, conversation):
+    services.history.save_preset("Lawyer", ConversationSettings(system_prompt="Answer as a lawyer"))
+    app = open_page(conversation=conversation.id)
+    key = conversation.id
+    app.selectbox(key=f"preset-{key}").set_value("Lawyer").run()
+    app.button(key=f"use-preset-{key}").click().run()
+    assert services.history.conversation(key).settings.system_prompt == "Answer as a lawyer"
+
+
+def test_nearest_passages_are_offered_when_nothing_was_found(open_page, services):
+    made = services.history.create()
+    asked = services.history.add(made.id, None, "user", "?")
+    services.history.add(
+        made.id, asked.id, "assistant", NOT_FOUND, sources=(SOURCE,), notices=(NOT_FOUND,)
+    )
+    app = open_page(conversation=made.id)
+    assert any(e.label == "Nearest passages" for e in app.expander)
+
+
+def test_a_long_history_draws_its_end_and_offers_the_rest(open_page, services):
+    made = services.history.create()
+    parent = None
+    for number in range(40):
+        role = "user" if number % 2 == 0 else "assistant"
+        parent = services.history.add(made.id, parent, role, f"message {number}").id
+    app = open_page(conversation=made.id)
+    assert len(app.chat_message) == 30
+    next(b for b in app.button if b.label == "Show 10 earlier messages").click().run()
+    assert len(app.chat_message) == 40
+
+
+def test_incognito_leaves_no_conversation_on_disk(open_page, services):
+    app = open_page(incognito=True, **{"incognito-toggle": True})
+    app.chat_input[0].set_value("secret?").run()
+    conversation_id = app.session_state["conversation"]
+    assert conversation_id.startswith("incognito-")
+    assert services.history.conversations() == []
+    assert services.incognito.conversation(conversation_id).id == conversation_id
+
+
+def test_vietnamese_is_one_click_away(open_page, services):
+    app = open_page()
+    app.sidebar.button_group[0].set_value(["vi"]).run()
+    assert services.settings.language == "vi"
+    assert app.title[0].value != "What would you like to know?"
