@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
-from chatbot.memory.plan import recommend_text
 
 from chatbot.errors import ChatbotError, ModelDoesNotFit, NotFoundError
 from chatbot.markup import literal
+from chatbot.memory.recommend import recommend_text
 from chatbot.services import services
 from chatbot.types import ModelArtifact
 from widgets import fit_badge, job_row, loaded_model
@@ -140,7 +140,7 @@ def _wishes(model: ModelArtifact) -> dict[str, object]:
             width=200,
         )
         kv_type = st.selectbox(
-            _("KV cache"),
+            _("KV cache type"),
             [None, *_KV_TYPES],
             format_func=lambda t: t or _("Automatic"),
             key=f"kv-{model.id}",

@@ -11,11 +11,12 @@ import streamlit as st
 
 from chatbot import __version__
 from chatbot.chat.prompt import ANSWER_STYLES
-from chatbot.errors import ChatbotError
+from chatbot.errors import ChatbotError, OfflineError
 from chatbot.i18n import LANGUAGES, N_, preferred_language
 from chatbot.library.embedders import SURFACE
 from chatbot.markup import literal
 from chatbot.services import QUOTES, REMOTE, services
+from chatbot.settings import offline
 from widgets.clipboard import copy_button
 from widgets.words import _, language, plural, size
 
@@ -72,11 +73,7 @@ def _general() -> None:
         key="settings-language",
         on_change=_set_language,
     )
-    st.caption(
-        _(
-            "Light or dark follows your system; the ⋮ menu at the top right can fix it to one of them."
-        )
-    )
+    st.caption(_("Light or dark follows your system."))
     data = services().paths.data
     st.markdown(f"**{_('Data folder')}**")
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -184,7 +181,7 @@ def _meaning() -> None:
         st.caption(_("Choosing another makes all vectors anew in the background."))
         use = st.form_submit_button(_("Use this one"), icon=":material/check:")
     if use and name and name.strip() != settings.embedder:
-        _change(embedder=name.strip())
+        _change(embedder=name.strip(), allow_embedder_download=False)
         st.rerun()
     _index_state()
 
@@ -199,6 +196,15 @@ def _index_state() -> None:
         st.caption(_("Answers keep coming meanwhile."))
     if status.error:
         st.warning(literal(status.error.text(language())), icon=":material/info:")
+    if isinstance(status.error, OfflineError) and not offline():
+        st.caption(
+            _(
+                "It is not on this PC. Only if you press this, Hearth asks huggingface.co for it once."
+            )
+        )
+        if st.button(_("Download the embedder"), icon=":material/download:"):
+            _change(allow_embedder_download=True)
+            st.rerun()
     if status.state == "failed" and st.button(
         _("Build the search index anew"), icon=":material/refresh:"
     ):

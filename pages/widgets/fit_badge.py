@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import streamlit as st
-from chatbot.memory.plan import explain
 
 from chatbot.markup import literal
+from chatbot.memory.plan import explain
 from chatbot.services import services
 from chatbot.types import MemoryPlan, ModelArtifact
 from widgets.words import _, language
 
-_TIGHT = 0.9
+_TIGHT = 0.85
 """Above this share of the free memory a model fits, but little is left for other programs."""
 
 
@@ -23,7 +23,7 @@ def show(plan: MemoryPlan) -> None:
     """The verdict as a badge, and the sentence that gives its reason."""
     if not plan.fits:
         words, icon, color = _("Does not fit"), ":material/close:", "red"
-    elif plan.total > plan.free * _TIGHT:
+    elif plan.total + plan.growth > plan.free * _TIGHT:
         words, icon, color = _("Tight"), ":material/warning:", "orange"
     else:
         words, icon, color = _("Fits"), ":material/check:", "green"
