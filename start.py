@@ -86,31 +86,24 @@ def set_up(*, tests: bool, again: bool = False) -> str:
         )
     folder = environment_folder()
     python = environment_python(folder)
-    version = version_of(python)
-    note_file = folder / "hearth.json"
-    note = read_note(note_file)
-    wanted = {name: file_hash(name) for name in requirement_files(tests=tests)}
-    if version is not None and note.get("python") == version:
-        done = note.get("files", {})
-        if all(done.get(name) == value for name, value in wanted.items()):
-            if not llama_is_there(folder):
-                if again:
-                    install_llama(python, folder)
-                else:
-                    say_llama_is_missing(python)
-            return str(python)
-    else:
+    if not works(python):
         say(
             "1/3  Making .venv, Hearth's own Python (about 10 seconds) …",
             "1/3  Đang tạo .venv, Python riêng của Hearth (khoảng 10 giây) …",
         )
         make_environment(folder)
-        version = version_of(python)
+    note_file = folder / "hearth.json"
+    wanted = {name: file_hash(name) for name in requirement_files(tests=tests)}
+    if wanted.items() <= read_note(note_file).items():
+        if again and not llama_is_there(folder):
+            install_llama(python, folder)
+        elif not llama_is_there(folder):
+            say_llama_is_missing(python)
+        return str(python)
     note_file.unlink(missing_ok=True)
     install_packages(python, folder, tests=tests)
     install_llama(python, folder)
-    note = {"python": version, "files": wanted}
-    note_file.write_text(json.dumps(note, indent=1), encoding="utf-8")
+    note_file.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
     return str(python)
 
 
@@ -148,21 +141,16 @@ def environment_python(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def version_of(python: Path) -> str | None:
-    """'3.11' of a Python that runs; None when there is none, as after a system upgrade."""
-    question = "import sys; print('%d.%d' % sys.version_info[:2])"
+def works(python: Path) -> bool:
+    """Whether that Python runs, is new enough and has pip; not so after a system upgrade, say."""
+    question = f"import sys, pip; sys.exit(sys.version_info < {OLDEST_PYTHON})"
     try:
         answer = subprocess.run(
-            [str(python), "-I", "-c", question],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            timeout=60,
-            check=False,
+            [str(python), "-I", "-c", question], stderr=subprocess.DEVNULL, check=False
         )
     except OSError:
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+        return False
+    return answer.returncode == 0
 
 
 def make_environment(folder: Path) -> None:
@@ -193,8 +181,8 @@ def file_hash(name: str) -> str:
     return hashlib.sha256((PROJECT / name).read_bytes()).hexdigest()
 
 
-def read_note(file: Path) -> dict:  # type: ignore[type-arg]
-    """What the last set-up noted; empty when there was none or it did not finish."""
+def read_note(file: Path) -> dict[str, str]:
+    """The hashes of what is installed; empty when no set-up finished."""
     try:
         note = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -214,7 +202,7 @@ def install_packages(python: Path, folder: Path, *, tests: bool) -> None:
     torch = [line for line in requirements.splitlines() if line.startswith("torch==")]
     # pip learned the per-requirement settings that llama.cpp's line uses in 23.1.
     installed = pip(python, "--quiet", "pip>=23.1")
-    if sys.platform == "linux" and not nvidia_driver() and reachable(TORCH_CPU):
+    if torch and sys.platform == "linux" and not nvidia_driver() and reachable(TORCH_CPU):
         # The ordinary Linux build of torch brings 3 GB of CUDA that this PC has no use for.
         installed = installed and pip(python, "--no-deps", "--index-url", TORCH_CPU, *torch)
     wanted = ["-r", str(listed)]
@@ -233,10 +221,13 @@ def install_packages(python: Path, folder: Path, *, tests: bool) -> None:
 
 def install_llama(python: Path, folder: Path) -> None:
     """Build llama.cpp; where this PC cannot, say so and go on."""
-    say(
-        "3/3  Building llama.cpp for this PC (3 to 10 minutes, only this once) …",
-        "3/3  Đang biên dịch llama.cpp cho máy này (3 đến 10 phút, chỉ một lần) …",
-    )
+    if llama_is_there(folder):
+        say("3/3  Checking llama.cpp …", "3/3  Đang kiểm tra llama.cpp …")
+    else:
+        say(
+            "3/3  Building llama.cpp for this PC (3 to 10 minutes, only this once) …",
+            "3/3  Đang biên dịch llama.cpp cho máy này (3 đến 10 phút, chỉ một lần) …",
+        )
     _, llama = split_requirements()
     listed = folder / "llama.txt"
     listed.write_text(llama, encoding="utf-8")
