@@ -132,7 +132,7 @@ class SurfaceEmbedder:
         return normalised(result)
 
     def weight(self, language: Language) -> float:  # noqa: ARG002  spelling has no language
-        return 0.05
+        return 0.03
 
     def _row(self, word: str) -> int:
         row = self._rows.get(word)

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chatbot.retrieval.fusion import fuse
-from chatbot.retrieval.lexical import coverage
+from chatbot.retrieval.lexical import strength
 from chatbot.types import Passage, SearchFilter, SearchMode, SearchResult
 
 CANDIDATES = 50
 """Passages taken from each side before fusion; more changed no figure."""
 
-ANSWERING_STRENGTH = 0.5
+_FAINTEST = 0.01
+"""Keeps results without any evidence apart by score."""
+
+JUDGED = 8
+"""Passages whose texts are weighed as evidence."""
+
+ANSWERING_STRENGTH = 0.3
+"""At this strength 82–98 % of the answerable questions of four sets are answered, and 10–35 % of questions
+on another subject."""
 
 
 class Hit(Protocol):
@@ -96,28 +104,29 @@ class Search:
         ranked = sorted(
             zip(scores, hits, strict=True), key=lambda pair: (-pair[0], pair[1].passage_id)
         )
-        # Some more than asked, for ties are put in the documents' order below.
-        ranked = ranked[: 2 * limit]
+        # More than asked: evidence is judged on several, ties are put in the documents' order.
+        ranked = ranked[: limit + JUDGED]
         known = self._index.passages([hit.passage_id for _, hit in ranked])
         ranked = [(score, hit) for score, hit in ranked if hit.passage_id in known]
         ranked.sort(key=lambda pair: (-pair[0], *_place(known[pair[1].passage_id])))
-        ranked = ranked[:limit]
-        strength = max(
-            (coverage(candidates.word_weights, _whole(known[h.passage_id])) for _, h in ranked),
-            default=0.0,
+        judged = [hit for _, hit in ranked[:JUDGED]]
+        evidence = strength(
+            question,
+            candidates.word_weights,
+            [_whole(known[hit.passage_id]) for hit in judged],
+            [hit.lexical for hit in judged],
         )
-        best = ranked[0][0] if ranked else 0.0
         return Found(
             tuple(
                 SearchResult(
                     *known[hit.passage_id],
-                    round(strength * _fall(best - score), 6),
+                    max(evidence, _FAINTEST) * _fall(ranked[0][0] - score),
                     hit.lexical_rank,
                     hit.dense_rank,
                 )
-                for score, hit in ranked
+                for score, hit in ranked[:limit]
             ),
-            strength,
+            evidence,
         )
 
 
