@@ -177,36 +177,33 @@ def _at_marks(start: int, end: int, marks: list[Mark], above: str) -> Iterator[_
 
 def _at_words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Spans of at most LIMIT characters, cut at paragraphs, else sentences, else words, else anywhere."""
-    if end - start <= LIMIT:
-        yield start, end
-        return
-    borders = [start + m.end() for m in re.finditer(r"\n+", text[start:end])]
-    borders += [start + s for s, _ in sentences(text[start:end])]
-    borders = sorted({b for b in borders if start < b < end})
-    left = start
-    while end - left > LIMIT:
-        place = bisect_right(borders, left + TARGET) - 1
-        right = borders[place] if place >= 0 and borders[place] > left else 0
-        if not right:
-            space = text.rfind(" ", left + TARGET // 2, left + LIMIT)
-            right = space + 1 if space > 0 else left + LIMIT
-        yield left, right
-        left = right
-    yield left, end
+    while end - start > LIMIT:
+        right = start + _best_cut(text[start : start + TARGET])
+        yield start, right
+        start = right
+    yield start, end
+
+
+def _best_cut(window: str) -> int:
+    """The last good place to end a passage in the second half of the window."""
+    least = len(window) // 2
+    paragraph = window.rfind("\n") + 1
+    sentence = max((start for start, _ in sentences(window)), default=0)
+    space = window.rfind(" ") + 1
+    return next((place for place in (paragraph, sentence, space) if place > least), len(window))
 
 
 def _gathered(text: str, pieces: list[_Piece]) -> Iterator[_Piece]:
-    """Neighbouring pieces of one section joined while they stay within TARGET."""
+    """Neighbouring pieces of one section joined while they stay within TARGET; none is only white space."""
     group: list[_Piece] = []
+    inked = False
     for piece in pieces:
-        if (
-            group
-            and piece.end - group[0].start > TARGET
-            and text[group[0].start : piece.start].strip()
-        ):
+        ink = not text[piece.start : piece.end].isspace()
+        if inked and ink and piece.end - group[0].start > TARGET:
             yield _as_one(group)
-            group = []
+            group, inked = [], False
         group.append(piece)
+        inked = inked or ink
     if group:
         yield _as_one(group)
 

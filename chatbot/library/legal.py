@@ -59,8 +59,10 @@ _UNFINISHED = re.compile(
     r"and|or|of|to|in|under|by|with|see|from|the))$",
     re.IGNORECASE,
 )
-_CONTENTS_LINE = re.compile(r"(?:\.{4,}|…{2,}|\s\.\s\.\s\.)\s*\d*$")
+_CONTENTS_LINE = re.compile(r"(?:\.{4,}|…{2,}|\s\.\s\.\s\.)\s*\d+$")
 _TITLE_LENGTH = 110
+_TAIL = 80
+"""How much of a line's end is looked at; a line may be millions of characters long."""
 
 
 def opens_item(line: str) -> bool:
@@ -96,7 +98,7 @@ class _Scan:
 
     def run(self) -> list[Mark]:
         for place, line in enumerate(self._lines):
-            if not _CONTENTS_LINE.search(line.text):
+            if not _CONTENTS_LINE.search(line.text[-_TAIL:]):
                 before = self._lines[place - 1].text if place else ""
                 self._visit(place, line, before)
             self._quotes = max(0, self._quotes + line.text.count("“") - line.text.count("”"))
@@ -104,7 +106,7 @@ class _Scan:
 
     def _visit(self, place: int, line: _Line, before: str) -> None:
         if match := _ARTICLE.match(line.text):
-            if not _UNFINISHED.search(before):
+            if not _goes_on(before):
                 self._open_article(line, match)
             return
         if not self._quotes and self._open_upper(place, line, before):
@@ -138,7 +140,7 @@ class _Scan:
     def _open_upper(self, place: int, line: _Line, before: str) -> bool:
         for rank, pattern in _UPPER:
             match = pattern.fullmatch(line.text)
-            if not match or _UNFINISHED.search(before) or not _is_title(match.group(3)):
+            if not match or _goes_on(before) or not _is_title(match.group(3)):
                 continue
             word, number, rest = match.groups()
             short = (
@@ -174,6 +176,11 @@ class _Scan:
     def _add(self, line: _Line, rank: int, label: str, short: str = "") -> None:
         end = line.start + (len(line.text) if rank == ARTICLE else 0)
         self._marks.append(Mark(line.start, end, rank, label, short or label))
+
+
+def _goes_on(line: str) -> bool:
+    """Whether the line's sentence is unfinished; a title in capitals is never one."""
+    return bool(_UNFINISHED.search(line[-_TAIL:])) and not line.isupper()
 
 
 def _is_title(rest: str) -> bool:

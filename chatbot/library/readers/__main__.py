@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -32,6 +33,7 @@ MEMORY_BYTES = 1_000_000_000
 
 TICK_SECONDS = 0.25
 NEEDS_TOO_MUCH_MEMORY = N_("it needs more memory than a document may")
+NO_TEXT = N_("There is no text in this file.")
 UNEXPECTED = N_("its structure is not what its kind promises")
 
 
@@ -60,18 +62,21 @@ def read(request: Request) -> tuple[Event, bytes]:
 
 
 def read_file(path: Path, name: str, progress: Progress) -> ReadDocument:
-    """The file by the reader of its kind."""
+    """The file by the reader of its kind; without text it always carries a warning."""
     match kind_of(path, name):
         case "pdf":
-            return read_pdf(path, name, progress)
+            document = read_pdf(path, name, progress)
         case "docx":
-            return read_docx(path, name)
+            document = read_docx(path, name)
         case "html":
-            return read_html(path, name)
+            document = read_html(path, name)
         case "markdown":
-            return read_markdown(path, name)
+            document = read_markdown(path, name)
         case "text":
-            return read_text(path, name)
+            document = read_text(path, name)
+    if not document.warning and not any(page.text.strip() for page in document.pages):
+        return replace(document, warning=NO_TEXT)
+    return document
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ _CHARACTERS = str.maketrans(
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SPACES = re.compile(r" {2,}")
-_SPACE_AT_END = re.compile(r" +(?=\n|$)")
+_WIDE_GAP = re.compile(r" {41,}")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
@@ -37,7 +37,8 @@ def clean(text: str) -> str:
     """The text in NFC, lines ending in \\n, at most one empty line in a row, without invisible characters."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CHARACTERS)
     text = _SURROGATE.sub("\ufffd", _CONTROL.sub("", text))
-    text = _SPACE_AT_END.sub("", text)
+    text = _WIDE_GAP.sub(" " * 40, text)
+    text = "\n".join(line.rstrip(" ") for line in text.split("\n"))
     return unicodedata.normalize("NFC", _EMPTY_LINES.sub("\n\n", text))
 
 

@@ -18,7 +18,6 @@ from chatbot.i18n import N_
 from chatbot.library.readers.cleaning import clean_line
 from chatbot.library.readers.composing import Composer
 from chatbot.library.readers.kinds import DAMAGED, NEEDS_PASSWORD
-from chatbot.library.readers.text import NO_TEXT
 from chatbot.types import ReadDocument
 
 MAX_TOTAL = 200_000_000
@@ -139,10 +138,7 @@ class _Document:
         if body is not None:
             self._blocks(body)
         self._write_notes()
-        document = self._composer.document(MEDIA_TYPE, self._title)
-        if not any(p.text.strip() for p in document.pages):
-            return self._composer.document(MEDIA_TYPE, self._title, NO_TEXT)
-        return document
+        return self._composer.document(MEDIA_TYPE, self._title)
 
     def _blocks(self, parent: Element) -> None:
         for element in _content(parent):

@@ -8,13 +8,15 @@ from pathlib import Path
 from lxml import etree
 
 from chatbot.errors import UnreadableDocument
+from chatbot.i18n import N_
 from chatbot.library.readers.cleaning import clean_line
 from chatbot.library.readers.composing import Composer
 from chatbot.library.readers.kinds import DAMAGED
-from chatbot.library.readers.text import NO_TEXT, TOO_LARGE, decode
+from chatbot.library.readers.text import TOO_LARGE, decode
 from chatbot.types import ReadDocument
 
 MAX_BYTES = 20_000_000
+TOO_DEEP = N_("its parts are nested too deeply")
 
 _DECLARED = re.compile(
     rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w-]+)|<\?xml[^>]+encoding\s*=\s*[\"']([\w-]+)", re.I
@@ -55,7 +57,7 @@ def read_html(path: Path, name: str) -> ReadDocument:
     declared = _DECLARED.search(raw[:4096])
     encoding = (declared.group(1) or declared.group(2)).decode("ascii") if declared else None
     text = decode(raw, name, encoding)
-    # huge_tree: without it libxml2 stops at 256 levels and silently drops the rest.
+    # huge_tree: without it libxml2 stops at 256 levels; with it, at 2048.
     parser = etree.HTMLParser(
         encoding="utf-8", huge_tree=True, no_network=True, remove_comments=True, remove_pis=True
     )
@@ -63,14 +65,15 @@ def read_html(path: Path, name: str) -> ReadDocument:
         root = etree.fromstring(text.encode("utf-8", "replace"), parser)
     except etree.XMLSyntaxError as error:
         raise UnreadableDocument(DAMAGED, name=name) from error
+    if parser.error_log.filter_from_fatals():
+        raise UnreadableDocument(
+            TOO_DEEP, name=name
+        )  # libxml2 stopped there: the rest would be lost
     composer = Composer()
     if root is not None:
         _Walk(composer).run(root)
     titles = root.xpath("//title/text()") if root is not None else []
-    document = composer.document("text/html", clean_line(titles[0]) if titles else "")
-    if not any(p.text.strip() for p in document.pages):
-        return composer.document("text/html", warning=NO_TEXT)
-    return document
+    return composer.document("text/html", clean_line(titles[0]) if titles else "")
 
 
 class _Walk:

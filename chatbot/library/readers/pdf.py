@@ -41,6 +41,7 @@ _PAGE_NUMBER = re.compile(
 )
 _TERMINAL = (".", ";", ":", "!", "?", "”", '"', "…", "./.")
 _REFERENCE_OPEN = re.compile(r"(?:\b(?:Điều|điều|khoản|Khoản|điểm|số|Chương|Mục|Article|Section|Chapter|and|và|or|hoặc|theo|tại|của|các)|,)$")  # fmt: skip
+_TAIL = 80
 _WORD_END = re.compile(r"([^\W\d_]+)-$")
 
 
@@ -196,18 +197,25 @@ def _remove_running_lines(pages: list[_Page]) -> None:
     steps: Counter[int] = Counter()
     for number, page in enumerate(pages):
         for line in _edge_lines(page):
-            if match := _PAGE_NUMBER.fullmatch(line.text):
+            if match := _PAGE_NUMBER.fullmatch(line.text[:_TAIL]):
                 steps[int(match.group(1)) - number] += 1
             else:
                 seen[_pattern(line.text)].add(number)
-    for number, page in enumerate(pages):
-        for line in _edge_lines(page):
-            if match := _PAGE_NUMBER.fullmatch(line.text):
-                running = steps[int(match.group(1)) - number] >= 3
-            else:
-                running = len(seen[_pattern(line.text)]) >= 3
-            if running:
-                page.lines.remove(line)
+
+    def returns(number: int, line: _Line) -> bool:
+        if match := _PAGE_NUMBER.fullmatch(line.text[:_TAIL]):
+            return steps[int(match.group(1)) - number] >= 3
+        return len(seen[_pattern(line.text)]) >= 3
+
+    kept = [
+        [line for line in page.lines if line not in edge or not returns(number, line)]
+        for number, page in enumerate(pages)
+        for edge in [_edge_lines(page)]
+    ]
+    # Slides and forms may consist of such lines; what is most of a document is no running head.
+    if sum(map(len, kept)) * 2 > sum(len(page.lines) for page in pages):
+        for page, lines in zip(pages, kept, strict=True):
+            page.lines = lines
 
 
 def _edge_lines(page: _Page) -> list[_Line]:
@@ -291,7 +299,7 @@ def _continues(line: _Line, after: _Line, *, same_page: bool = True) -> bool:
     if line.text[-1] in _HYPHENS:
         return True
     finished = line.text.endswith(_TERMINAL)
-    if opens_item(after.text) and not (_REFERENCE_OPEN.search(line.text) and not finished):
+    if opens_item(after.text) and not (_REFERENCE_OPEN.search(line.text[-_TAIL:]) and not finished):
         return False
     width = max(line.column_right - line.column_left, 1.0)
     letter = (line.right - line.left) / max(len(line.text), 1)
@@ -312,7 +320,7 @@ def _continues(line: _Line, after: _Line, *, same_page: bool = True) -> bool:
 def _joined(paragraph: list[_Line], words: frozenset[str]) -> str:
     text = paragraph[0].text
     for line in paragraph[1:]:
-        if text[-1] in _HYPHENS or (_WORD_END.search(text) and line.text[0].islower()):
+        if text[-1] in _HYPHENS or (_WORD_END.search(text[-_TAIL:]) and line.text[0].islower()):
             text = _without_hyphen(text[:-1], line.text, words)
         else:
             text = f"{text} {line.text}"
@@ -321,7 +329,7 @@ def _joined(paragraph: list[_Line], words: frozenset[str]) -> str:
 
 def _without_hyphen(before: str, after: str, words: frozenset[str]) -> str:
     """Join a word cut at the end of a line; its hyphen stays where the document writes it elsewhere."""
-    head = re.findall(r"\w*$", before)[0].lower()
+    head = re.findall(r"\w*$", before[-_TAIL:])[0].lower()
     tail = re.findall(r"^\w*", after)[0].lower()
     if f"{head}-{tail}" in words and head + tail not in words:
         return f"{before}-{after}"

@@ -15,7 +15,6 @@ from chatbot.types import Heading, PageText, ReadDocument
 MAX_BYTES = 50_000_000
 TOO_LARGE = N_("it is larger than Hearth reads of this kind")
 NOT_TEXT = N_("its letters are in no encoding Hearth knows")
-NO_TEXT = N_("There is no text in this file.")
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -34,7 +33,7 @@ _NOT_A_TITLE = re.compile(r"\s*(?:[-*+>|#]|\d+[.)]\s|$)")
 def read_text(path: Path, name: str) -> ReadDocument:
     """A text file as one page. Raises UnreadableDocument."""
     text = _content(path, name)
-    return ReadDocument((PageText(text),), warning=None if text.strip() else NO_TEXT)
+    return ReadDocument((PageText(text),))
 
 
 def read_markdown(path: Path, name: str) -> ReadDocument:
@@ -46,7 +45,6 @@ def read_markdown(path: Path, name: str) -> ReadDocument:
         (PageText(text),),
         title=title,
         media_type="text/markdown",
-        warning=None if text.strip() else NO_TEXT,
         headings=headings,
     )
 
