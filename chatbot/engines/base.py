@@ -57,16 +57,16 @@ class EngineSpec:
 
 
 class Utf8Stream:
-    """Bytes in, whole characters out; bytes that can never become a character turn into U+FFFD."""
+    """Bytes in, whole characters out; bytes that can never become a character turn into U+FFFD.
+
+    The beginning of a character at the very end of an answer is left out.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, data: bytes) -> str:
         return self._decoder.decode(data)
-
-    def end(self) -> str:
-        return self._decoder.decode(b"", final=True)
 
 
 class StopWords:
@@ -239,7 +239,7 @@ def write(
             finish = "length"
             yield Delta(notice=CONTEXT_FULL)
             break
-    if text := words.feed(characters.end()) + words.end():
+    if text := words.end():
         yield Delta(text=text)
     return finish
 

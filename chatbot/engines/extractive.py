@@ -88,7 +88,7 @@ class Extractive:
             )
         )
 
-    def count_tokens(self, turns: Sequence[Turn]) -> int:
+    def count_tokens(self, turns: Sequence[Turn], *, thinking: bool = True) -> int:  # noqa: ARG002
         """The words of the last turn's question and sources: what this engine reads."""
         last = turns[-1]
         return sum(len(text.split()) for text in (_question(last), *(s.text for s in last.sources)))

@@ -127,9 +127,10 @@ class LlamaCpp:
             )
         )
 
-    def count_tokens(self, turns: Sequence[Turn]) -> int:
+    def count_tokens(self, turns: Sequence[Turn], *, thinking: bool = True) -> int:
         """The tokens of the rendered prompt."""
-        return len(self._transcript.tokens(self._template.render(turns).text))
+        rendered = self._template.render(turns, thinking=thinking)
+        return len(self._transcript.tokens(rendered.text))
 
     def close(self) -> None:
         """Free the weights and the KV cache."""

@@ -78,10 +78,11 @@ class Line:
         while place := self._place(ticket):
             yield place
             with self._moved:
-                self._moved.wait_for(lambda before=place: self._place(ticket) != before, 0.5)
+                if self._place(ticket) == place:
+                    self._moved.wait(0.5)
 
     def _place(self, ticket: object) -> int:
-        with self._moved:
+        with self._moved:  # a Condition's lock may be taken twice by one thread
             return self._tickets.index(ticket)
 
     def leave(self, ticket: object) -> None:
@@ -176,7 +177,7 @@ class EngineWorker:
                 "turns": self._packed(turns),
                 "options": asdict(options),
             }
-            with contextlib.closing(self._child.stream("stream", params)) as frames:
+            with contextlib.closing(self._child.stream("stream", params, ticks=True)) as frames:
                 for frame, _ in frames:
                     if frame:
                         yield _delta(frame)
@@ -187,9 +188,12 @@ class EngineWorker:
             self.last_used = time.time()
             self._line.leave(ticket)
 
-    def count_tokens(self, turns: Sequence[Turn]) -> int:
-        """Exactly as many tokens as `stream` would read; does not wait for a running answer."""
-        asked = {"turns": self._packed(turns)}
+    def count_tokens(self, turns: Sequence[Turn], *, thinking: bool = True) -> int:
+        """Exactly as many tokens as `stream` would read; does not wait for a running answer.
+
+        `thinking` as in the options: a template may write other tokens without it.
+        """
+        asked = {"turns": self._packed(turns), "thinking": thinking}
         while True:
             self.load()
             child = self._child
@@ -260,6 +264,8 @@ class EngineWorker:
 
 
 def _delta(frame: Event) -> Delta:
+    if "tick" in frame:
+        return Delta()
     stats = frame.pop("stats", None)
     return Delta(**frame, stats=GenerationStats(**stats) if stats else None)
 
@@ -277,7 +283,7 @@ class Loaded(Protocol):
         self, turns: Sequence[Turn], options: GenerationOptions, cancelled: Cancelled
     ) -> Iterator[Delta]: ...
 
-    def count_tokens(self, turns: Sequence[Turn]) -> int: ...
+    def count_tokens(self, turns: Sequence[Turn], *, thinking: bool) -> int: ...
 
 
 _MODULES = {
@@ -311,7 +317,10 @@ class _Room:
     def count(self, request: Request) -> Event:
         # Never loads: only the holder of a turn may, and this runs beside the turns.
         engine = self._engine
-        return {"tokens": engine.count_tokens(_turns(request)) if engine else None}
+        if engine is None:
+            return {"tokens": None}
+        thinking = request.params["thinking"]
+        return {"tokens": engine.count_tokens(_turns(request), thinking=thinking)}
 
     def _ready(self, request: Request) -> Loaded:
         if self._engine is None:
