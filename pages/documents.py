@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def _library() -> None:
             " and never leave it."
         )
     )
-    _add(expanded=not _documents())
+    _add()
     _undo_row()
     reading = bool(services().jobs.list(active=True, kind="ingest"))
     st.fragment(_list, run_every=1.0 if reading else None)(reading)
@@ -79,33 +80,34 @@ def _documents() -> list[Document]:
     return [d for d in services().store.list() if d.conversation is None]
 
 
-def _add(*, expanded: bool) -> None:
-    with st.expander(_("Add documents"), icon=":material/add:", expanded=expanded, key="add"):
+def _add() -> None:
+    uploads = st.session_state.setdefault("uploads", 0)
+    files = st.file_uploader(
+        _("Drop files here"),
+        FILE_TYPES,
+        accept_multiple_files=True,
+        key=f"upload-{uploads}",
+        label_visibility="collapsed",
+    )
+    with st.expander(
+        _("Choose a collection, or add a folder of this PC"), icon=":material/tune:", key="add"
+    ):
         collection = _collection_picker(_("Into the collection"), "add-collection")
-        uploads = st.session_state.setdefault("uploads", 0)
-        files = st.file_uploader(
-            _("Drop files here"),
-            FILE_TYPES,
-            accept_multiple_files=True,
-            key=f"upload-{uploads}",
-            help=_("PDF, Word (DOCX), HTML, Markdown and plain text, up to {size} each").format(
-                size=size(config.get_option("server.maxUploadSize") * 1_000_000)
-            ),
-        )
-        if files:
-            st.session_state["uploads"] = uploads + 1  # a fresh, empty uploader
-            _keep([(f.name, f.getvalue()) for f in files], collection)
         with (
             st.form("by-path", border=False, clear_on_submit=True),
             st.container(horizontal=True, vertical_alignment="bottom"),
         ):
             path = st.text_input(
-                _("Or a file or folder on this PC"),
-                placeholder="/home/lan/Quy chế" if Path("/").drive == "" else r"D:\Quy chế",
+                _("A file or folder on this PC"),
+                placeholder=str(Path.home() / _("Regulations")),
                 help=_("A folder is read with everything below it. The originals stay untouched."),
             )
-            if st.form_submit_button(_("Add"), icon=":material/create_new_folder:") and path:
-                _keep_path(path, collection)
+            by_path = st.form_submit_button(_("Add"), icon=":material/create_new_folder:")
+    if files:
+        st.session_state["uploads"] = uploads + 1  # a fresh, empty uploader
+        _keep([(f.name, f.getvalue()) for f in files], collection)
+    elif by_path and path:
+        _keep_path(path, collection)
 
 
 def _keep_path(text: str, collection: str) -> None:
@@ -306,7 +308,7 @@ def _icon(document: Document) -> str:
 
 def _facts(document: Document) -> list[str]:
     facts = [literal(collection_name(document.collection)), size(document.size)]
-    if document.pages:
+    if document.pages > 1:
         facts.append(plural("{count} page", "{count} pages", document.pages))
     if document.passages:
         facts.append(plural("{count} passage", "{count} passages", document.passages))
@@ -534,11 +536,21 @@ def _moment(seconds_since_epoch: float) -> str:
 
 
 def _style() -> None:
+    """Names of documents to the left; the uploader's own English words in the person's language."""
+    limit = size(config.get_option("server.maxUploadSize") * 1_000_000)
+    kinds = _("or drop them here: PDF, Word, HTML, Markdown, text, up to {size} each")
     st.html(
-        """
+        f"""
         <style>
-        [class*="st-key-document-"] button { justify-content: flex-start; padding: 0; min-height: 1.75rem; }
-        [class*="st-key-document-"] button p { text-align: left; font-weight: 600; }
+        [class*="st-key-open-"] button {{ padding: 0; min-height: 1.75rem; }}
+        [class*="st-key-open-"] button > div {{ justify-content: flex-start; }}
+        [class*="st-key-open-"] button p {{ text-align: left; font-weight: 600; }}
+        [data-testid="stFileUploaderDropzone"] button p,
+        [data-testid="stFileUploaderDropzoneInstructions"] span {{ font-size: 0; }}
+        [data-testid="stFileUploaderDropzone"] > span button p::after {{
+          font-size: 0.875rem; content: {json.dumps(_("Add files"), ensure_ascii=False)}; }}
+        [data-testid="stFileUploaderDropzoneInstructions"] span::after {{
+          font-size: 0.875rem; content: {json.dumps(kinds.format(size=limit), ensure_ascii=False)}; }}
         </style>
         """
     )

@@ -19,6 +19,7 @@ _CHART_SECONDS = 300
 _POLL_SECONDS = 2.0
 _DRAWN_POINTS = 150
 
+# What a person may have read about, and the flags that mean it.
 _VECTORS = {
     "AVX2": ("avx2",),
     "AVX-512": ("avx512f",),
@@ -29,7 +30,6 @@ _VECTORS = {
     "I8MM": ("i8mm",),
     "SVE": ("sve", "sve2"),
 }
-"""What a person may have read about, and the flags that mean it."""
 
 
 def main() -> None:
@@ -118,7 +118,9 @@ def _charts() -> None:
         return
     samples = samples[:: max(len(samples) // _DRAWN_POINTS, 1)]
     _chart(
-        _("Load in percent"),
+        _("Load of the processor in percent")
+        if all(gpu.load is None for gpu in samples[-1].gpus)
+        else _("Load in percent"),
         samples,
         {
             _("Processor"): lambda s: s.cpu,
@@ -167,22 +169,36 @@ def _chart(title: str, samples: Sequence[Sample], lines: dict[str, Any]) -> None
         for name, read in lines.items()
         if (value := read(s)) is not None
     ]
+    newest = samples[-1].at
+    axis = [datetime.fromtimestamp(at).isoformat() for at in (newest - _CHART_SECONDS, newest)]  # noqa: DTZ006
     chart = (
         alt.Chart(alt.Data(values=rows))
-        .mark_line(interpolate="monotone", strokeWidth=2)
+        .mark_line(interpolate="monotone", strokeWidth=2, clip=True)
         .encode(
-            x=alt.X("time:T", title=None, axis=alt.Axis(format="%H:%M", tickCount=5, grid=False)),
+            x=alt.X(
+                "time:T",
+                title=None,
+                scale=alt.Scale(domain=axis),
+                axis=alt.Axis(
+                    format="%H:%M", tickCount={"interval": "minute", "step": 1}, grid=False
+                ),
+            ),
             y=alt.Y(
-                "value:Q", title=None, scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=3)
+                "value:Q",
+                title=None,
+                scale=alt.Scale(domain=[0, 100]),
+                axis=alt.Axis(values=[0, 50, 100]),
             ),
             color=alt.Color(
-                "what:N", title=None, sort=list(lines), legend=alt.Legend(orient="top")
+                "what:N",
+                title=None,
+                sort=list(lines),
+                legend=alt.Legend(orient="top", labelLimit=300) if len(lines) > 1 else None,
             ),
         )
-        .properties(height=150)
     )
-    st.caption(title)
-    st.altair_chart(chart, width="stretch", alt=title)
+    st.markdown(f":small[{title}]")
+    st.altair_chart(chart, width="stretch", height=190, alt=title)
 
 
 def _inventory(hardware: Hardware) -> None:

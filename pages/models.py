@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -64,6 +65,7 @@ def _none_yet() -> None:
 # --- one model ------------------------------------------------------------------------------
 
 
+@st.fragment
 def _card(model: ModelArtifact) -> None:
     loaded = services().engines.loaded
     in_memory = loaded is not None and loaded.spec.model_id == model.id
@@ -75,22 +77,15 @@ def _card(model: ModelArtifact) -> None:
                 st.badge(_("Loaded"), icon=":material/bolt:", color="primary")
             if services().settings.default_model == model.id:
                 st.badge(_("Default"), icon=":material/star:", color="primary")
-        st.caption(" · ".join(_facts(model)))
-        st.caption(f":material/{'link' if model.linked else 'folder'}: {literal(model.path)}")
-        if not Path(model.path).exists():
-            st.error(
-                _("The file is no longer there. Put it back, or remove the model from the list."),
-                icon=":material/error:",
-            )
+        with st.container(gap=None):
+            st.caption(" · ".join(_facts(model)))
+            st.caption(f":material/{'link' if model.linked else 'folder'}: {literal(model.path)}")
+        if error := _trouble(model):
+            st.error(literal(error), icon=":material/error:")
             _remove(model)
             return
         wishes = _wishes(model)
-        try:
-            plan = fit_badge.plan_for(model, **wishes)
-        except ChatbotError as error:
-            st.error(literal(error.text(language())), icon=":material/error:")
-            _remove(model)
-            return
+        plan = services().plan_model(model, **wishes)
         fit_badge.show(plan)
         with st.container(horizontal=True):
             _load_buttons(model, fits=plan.fits, in_memory=in_memory, wishes=wishes)
@@ -98,9 +93,22 @@ def _card(model: ModelArtifact) -> None:
                 _("Use as default"), key=f"default-{model.id}", icon=":material/star:"
             ):
                 services().change_settings(default_model=model.id)
-                st.session_state.pop("default-model", None)
                 st.rerun()
             _remove(model)
+
+
+def _trouble(model: ModelArtifact) -> str:
+    """Why it cannot be loaded as it lies there; empty when it can."""
+    state = services().models.state(model)
+    if state == "missing":
+        return _("The file is no longer there. Put it back, or remove the model from the list.")
+    if state == "changed":
+        return _("The file has changed since it was added. Remove the model and add it again.")
+    try:
+        services().plan_model(model)
+    except ChatbotError as error:
+        return error.text(language())
+    return ""
 
 
 def _facts(model: ModelArtifact) -> list[str]:
@@ -122,12 +130,13 @@ def _short(number: int) -> str:
     """7_600_000_000 as people say it: '7.6 B'."""
     for limit, unit in ((1e9, _("billion")), (1e6, _("million")), (1e3, _("thousand"))):
         if number >= limit:
-            return f"{decimal(number / limit)} {unit}"
+            figure = number / limit
+            return f"{decimal(figure, 1 if figure < 20 else 0)} {unit}"
     return str(number)
 
 
-def _wishes(model: ModelArtifact) -> dict[str, object]:
-    """What the person chose for the next load; empty where the plan may choose."""
+def _wishes(model: ModelArtifact) -> dict[str, Any]:
+    """What the person chose for the next load; None where the plan may choose."""
     contexts = [c for c in _CONTEXTS if not model.context or c < model.context]
     contexts += [model.context] if model.context else []
     with st.container(horizontal=True):
@@ -150,12 +159,11 @@ def _wishes(model: ModelArtifact) -> dict[str, object]:
             width=200,
             disabled=model.format != "gguf",
         )
-    chosen = {"context": context, "kv_type": kv_type}
-    return {name: value for name, value in chosen.items() if value is not None}
+    return {"context": context, "kv_type": kv_type}
 
 
 def _load_buttons(
-    model: ModelArtifact, *, fits: bool, in_memory: bool, wishes: dict[str, object]
+    model: ModelArtifact, *, fits: bool, in_memory: bool, wishes: dict[str, Any]
 ) -> None:
     if in_memory and st.button(_("Unload"), key=f"unload-card-{model.id}", icon=":material/eject:"):
         loaded_model.unload()
@@ -181,7 +189,7 @@ def _load_buttons(
             _load(model, anyway=True, wishes=wishes)
 
 
-def _load(model: ModelArtifact, *, anyway: bool, wishes: dict[str, object]) -> None:
+def _load(model: ModelArtifact, *, anyway: bool, wishes: dict[str, Any]) -> None:
     try:
         with st.spinner(_("Loading {name}").format(name=model.name), show_time=True):
             services().load_model(model.id, anyway=anyway, **wishes)

@@ -49,7 +49,8 @@ def main() -> None:
 
 
 def _section(title: str, icon: str) -> None:
-    st.subheader(f":material/{icon}: {title}", anchor=False, divider="gray")
+    st.space("small")
+    st.subheader(f":material/{icon}: {title}", anchor=False)
 
 
 def _change(**values: object) -> None:
@@ -76,8 +77,7 @@ def _general() -> None:
     st.caption(_("Light or dark follows your system."))
     data = services().paths.data
     st.markdown(f"**{_('Data folder')}**")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.code(str(data), language=None, wrap_lines=True)
+    st.code(str(data), language=None, wrap_lines=True)
     st.caption(
         _(
             "Everything is in there: {size}. To move it, close Hearth, move the folder and set the"
@@ -359,7 +359,11 @@ def _api() -> None:
     address = st.context.url or "http://127.0.0.1:8501"
     base = "/".join(address.split("/")[:3])
     bearer = token if shown else "…"
-    st.code(f'curl -H "Authorization: Bearer {bearer}" {base}/v1/models', language="bash")
+    st.code(
+        f'curl -H "Authorization: Bearer {bearer}" {base}/v1/models',
+        language="bash",
+        wrap_lines=True,
+    )
 
 
 # --- about ----------------------------------------------------------------------------------
@@ -380,7 +384,7 @@ def _about() -> None:
             " download it, look at it and pass it on if you like."
         )
     )
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             _("Download the diagnostic report"),
             lambda: json.dumps(services().diagnostic_report(), indent=1),

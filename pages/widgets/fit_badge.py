@@ -6,17 +6,11 @@ import streamlit as st
 
 from chatbot.markup import literal
 from chatbot.memory.plan import explain
-from chatbot.services import services
 from chatbot.types import MemoryPlan, ModelArtifact
 from widgets.words import _, language
 
 _TIGHT = 0.85
 """Above this share of the free memory a model fits, but little is left for other programs."""
-
-
-def plan_for(model: ModelArtifact, **wishes: object) -> MemoryPlan:
-    """How it would run here now, as the person wishes."""
-    return services().plan_model(model, **wishes)
 
 
 def show(plan: MemoryPlan) -> None:
