@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -146,9 +147,16 @@ class Services:
         return Findings(found.results, found.answers)
 
     def files_ready(self, conversation_id: str) -> bool:
-        """Whether every file attached to the conversation has been read, or failed."""
-        attached = self.store.list(conversation=conversation_id)
-        return all(document.state in ("ready", "failed") for document in attached)
+        """Whether every file attached to the conversation, and every sample, has been read or failed."""
+        awaited = self.store.list(conversation=conversation_id) + self.store.list("samples")
+        return all(document.state in ("ready", "failed") for document in awaited)
+
+    def wait_until_read(self, timeout: float = 600) -> None:
+        """Return once no document waits to be read and the index holds them all, or after `timeout`."""
+        deadline = time.monotonic() + timeout
+        while self.ingest.unfinished() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.index.wait_ready(max(deadline - time.monotonic(), 0))
 
     def _style(self) -> str:
         return self.settings.answer_style

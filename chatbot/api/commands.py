@@ -33,7 +33,7 @@ Params = dict[str, Any]
 
 def ask(services: Services, params: Params) -> Params:
     """Answer one question outside the history."""
-    services.index.wait_ready(60)
+    services.wait_until_read()
     settings = ConversationSettings(
         model=params.get("model"),
         scope=params.get("documents") or "only",
@@ -54,7 +54,7 @@ def ask(services: Services, params: Params) -> Params:
 
 def search(services: Services, params: Params) -> Params:
     """The best passages for a query."""
-    services.index.wait_ready(60)
+    services.wait_until_read()
     found = services.search.find(
         params["query"],
         _filter(params),

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from chatbot.i18n import translate
 from chatbot.settings import PROJECT
 from tests.browser.conftest import RunningApp, running, start_app
 from tests.browser.slow_model import slow_model
@@ -20,6 +21,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 QUESTION = "Sinh viên bị cảnh báo học vụ khi nào?"
 ANSWER_SECONDS = 60_000
+
+
+def vi(text: str) -> str:
+    return translate(text, "vi")
 
 
 def ask(page: Page, question: str) -> None:
@@ -42,7 +47,7 @@ def settings_file(data, **values) -> None:
 
 def test_the_first_minute_offline_without_a_model(page: Page):
     """Open, ask about the samples, see the passage, reload: everything is still there."""
-    page.get_by_role("button", name="Bỏ qua").click()
+    page.get_by_role("button", name=vi("Go on without one")).click()
     expect(page.get_by_role("button", name=QUESTION)).to_be_visible()
     ask(page, QUESTION)
     answer = answers(page).last
@@ -80,7 +85,7 @@ def test_an_unaccented_question_finds_the_same_article(page: Page):
 def test_what_is_not_in_the_documents_is_said(page: Page):
     ask(page, "Giá vé máy bay từ Hà Nội đi Đà Nẵng là bao nhiêu?")
     expect(answers(page).last).to_contain_text(
-        "Không tìm thấy trong tài liệu của bạn", timeout=ANSWER_SECONDS
+        vi("Not found in your documents. The nearest passages are below."), timeout=ANSWER_SECONDS
     )
 
 
@@ -93,8 +98,8 @@ def test_regenerate_and_edit_keep_every_version(page: Page):
     expect(page.get_by_text("1/2")).to_be_visible()
 
     page.locator("[class*=st-key-edit-] button").first.click()
-    page.get_by_role("textbox", name="Câu hỏi của bạn").fill("Học phí nộp khi nào?")
-    page.get_by_role("button", name="Hỏi lại").click()
+    page.get_by_role("textbox", name=vi("Your question")).fill("Học phí nộp khi nào?")
+    page.get_by_role("button", name=vi("Ask again")).click()
     expect(answers(page).last).to_contain_text("Học phí", timeout=ANSWER_SECONDS, ignore_case=True)
     page.get_by_role("button", name="‹").first.click()
     expect(page.get_by_text(QUESTION).last).to_be_visible()
@@ -112,9 +117,9 @@ def test_delete_can_be_undone_and_search_finds_unaccented(page: Page):
     search.fill("")
     search.press("Enter")
     sidebar.locator("[class*=st-key-menu-] button").first.click()
-    page.get_by_text("Xóa", exact=True).click()
+    page.get_by_text(vi("Delete"), exact=True).click()
     expect(entry).to_have_count(0)
-    sidebar.get_by_role("button", name="Hoàn tác").click()
+    sidebar.get_by_role("button", name=vi("Undo")).click()
     expect(entry).to_have_count(1)
 
 
@@ -138,8 +143,8 @@ class TestWithASlowModel:
         expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
             "từ-3", timeout=ANSWER_SECONDS
         )
-        page.get_by_role("button", name="Dừng").click()
-        expect(answers(page).last).to_contain_text("Đã dừng", timeout=10_000)
+        page.get_by_role("button", name=vi("Stop")).click()
+        expect(answers(page).last).to_contain_text(vi("Stopped"), timeout=10_000)
         expect(answers(page).last).to_contain_text("từ-3")
         expect(answers(page).last).not_to_contain_text("từ-59")
         deadline = time.monotonic() + 5
@@ -154,10 +159,10 @@ class TestWithASlowModel:
         expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
             "từ-2", timeout=ANSWER_SECONDS
         )
-        page.get_by_role("link", name="Tài liệu").click()
-        expect(page.get_by_role("heading", name="Tài liệu")).to_be_visible()
+        page.get_by_role("link", name=vi("Documents")).click()
+        expect(page.get_by_role("heading", name=vi("Documents"))).to_be_visible()
         model.hurry.set()
-        page.get_by_role("link", name="Trò chuyện").click()
+        page.get_by_role("link", name=vi("Chat")).click()
         expect(answers(page).last).to_contain_text("từ-59", timeout=ANSWER_SECONDS)
         assert len(model.questions) == 1
 
@@ -183,7 +188,7 @@ class TestWithASlowModel:
         second = page.context.new_page()
         second.goto(app.address)
         ask(second, "Học phí nộp khi nào?")
-        expect(second.get_by_text("1 câu hỏi trước câu này")).to_be_visible(timeout=ANSWER_SECONDS)
+        expect(second.get_by_text("còn 1 câu hỏi phía trước")).to_be_visible(timeout=ANSWER_SECONDS)
         model.hurry.set()
         for tab in (page, second):
             expect(answers(tab).last).to_contain_text("từ-59", timeout=ANSWER_SECONDS)
@@ -231,6 +236,7 @@ def test_poisoned_answers_and_documents_run_nothing_and_call_nobody(chromium, da
             )
             ask(tab, f"mật khẩu {evil}")
             expect(answers(tab).last).to_contain_text("evil.example", timeout=ANSWER_SECONDS)
+            tab.get_by_test_id("stExpander").locator("summary").last.click()
             tab.locator("[class*=st-key-open-source-] button").first.click()
             expect(tab.get_by_role("dialog")).to_contain_text("mật khẩu")
             assert (
@@ -259,7 +265,7 @@ def test_a_second_start_is_refused_at_once_with_the_first_ones_address(app: Runn
     said = log.read_text()
     assert code == 1
     assert app.address in said
-    assert "Hearth đang chạy" in said
+    assert "Hearth đang chạy sẵn" in said
     assert httpx.get(f"{app.address}/_stcore/health", trust_env=False).status_code == 200
 
 
