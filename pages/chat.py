@@ -12,6 +12,11 @@ from widgets import answer_settings, conversations, first_run, live, message
 from widgets.words import _, language, plural
 
 _SHOWN = 30
+SAMPLE_QUESTIONS = (  # in the languages of the sample documents, whatever the page speaks
+    "Sinh viên bị cảnh báo học vụ khi nào?",
+    "How many days of annual leave do I get?",
+    "What notice must I give when I resign?",
+)
 FILE_TYPES = ["pdf", "docx", "html", "htm", "md", "txt"]
 
 
@@ -90,9 +95,7 @@ def _welcome() -> None:
         )
     if any(d.collection == "samples" for d in documents):
         st.caption(_("Try one of these about the sample documents:"))
-        for question in _(
-            "Sinh viên bị cảnh báo học vụ khi nào?|How many days of annual leave do I get?|What notice must I give when I resign?"
-        ).split("|"):
+        for question in SAMPLE_QUESTIONS:
             st.button(
                 question,
                 icon=":material/chat_bubble:",
@@ -109,12 +112,18 @@ def _input(conversation: Conversation | None, reply: Reply | None) -> None:
     if settings != stored:
         _store(conversation, settings)
     if conversation is None:
-        st.session_state["incognito"] = st.session_state.get("incognito-toggle", False)
+        st.toggle(
+            _("Incognito"),
+            key="incognito-toggle",
+            help=_("The conversation is kept in memory only and is gone when Hearth closes"),
+        )
+    incognito = conversation.incognito if conversation else _wants_incognito()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         asked = st.chat_input(
             _("Ask about your documents") if not reply else _("Hearth is answering…"),
             key="question",
-            accept_file="multiple",
+            # An attached file is stored on the disk, which an incognito conversation promises not to do.
+            accept_file=False if incognito else "multiple",
             file_type=FILE_TYPES,
             disabled=reply is not None,
         )
@@ -126,9 +135,14 @@ def _input(conversation: Conversation | None, reply: Reply | None) -> None:
                 key="stop",
                 on_click=reply.stop,
             )
-    if asked and (asked.text.strip() or asked.files):
-        _ask(conversation, asked.text, [(f.name, f.getvalue()) for f in asked.files])
+    if asked:
+        text, files = (asked, []) if isinstance(asked, str) else (asked.text, asked.files)
+        _ask(conversation, text, [(file.name, file.getvalue()) for file in files])
         st.rerun()
+
+
+def _wants_incognito() -> bool:
+    return bool(st.session_state.get("incognito-toggle", False))
 
 
 def _draft() -> ConversationSettings:
@@ -149,8 +163,7 @@ def _ask(
     """Ask in this conversation, or begin one; attached files join its scope."""
     try:
         if conversation is None:
-            incognito = st.session_state.get("incognito", False)
-            history = services().incognito if incognito else services().history
+            history = services().incognito if _wants_incognito() else services().history
             conversation = history.create(_draft())
         if files:
             services().add_documents(files, conversation=conversation.id)

@@ -17,9 +17,7 @@ def services(paths: Paths, monkeypatch: pytest.MonkeyPatch):
     """Open services without the samples; the person has done the first run, in English."""
     from chatbot.settings import Settings, save_settings
 
-    save_settings(
-        paths.settings, Settings(language="en", first_run_done=True, samples_added=True)
-    )
+    save_settings(paths.settings, Settings(language="en", first_run_done=True, samples_added=True))
     opened = rooms.open_services(paths)
     yield opened
     rooms.close_services()

@@ -71,7 +71,9 @@ def test_versions_switch_and_nothing_is_lost(open_page, services, conversation):
     assert any("Twelve days" in text for text in shown(app))
 
 
-def test_edit_opens_a_form_and_asks_again_beside_the_old_question(open_page, services, conversation):
+def test_edit_opens_a_form_and_asks_again_beside_the_old_question(
+    open_page, services, conversation
+):
     asked = services.history.branch(conversation.id)[0]
     app = open_page(conversation=conversation.id)
     app.button(key=f"edit-{asked.id}").click().run()
@@ -84,7 +86,9 @@ def test_edit_opens_a_form_and_asks_again_beside_the_old_question(open_page, ser
     assert len(services.history.siblings(conversation.id)[asked.id]) == 2
 
 
-def test_the_chosen_scope_and_sampling_stay_with_the_conversation(open_page, services, conversation):
+def test_the_chosen_scope_and_sampling_stay_with_the_conversation(
+    open_page, services, conversation
+):
     app = open_page(conversation=conversation.id)
     app.selectbox(key=f"scope-mode-{conversation.id}").set_value("also").run()
     app.slider(key=f"temperature-{conversation.id}").set_value(1.2).run()
@@ -127,7 +131,8 @@ def test_a_long_history_draws_its_end_and_offers_the_rest(open_page, services):
 
 
 def test_incognito_leaves_no_conversation_on_disk(open_page, services):
-    app = open_page(incognito=True, **{"incognito-toggle": True})
+    app = open_page()
+    app.toggle(key="incognito-toggle").set_value(True).run()
     app.chat_input[0].set_value("secret?").run()
     conversation_id = app.session_state["conversation"]
     assert conversation_id.startswith("incognito-")
@@ -137,6 +142,6 @@ def test_incognito_leaves_no_conversation_on_disk(open_page, services):
 
 def test_vietnamese_is_one_click_away(open_page, services):
     app = open_page()
-    app.sidebar.button_group[0].set_value(["vi"]).run()
+    app.sidebar.button_group[0].set_value("vi").run()
     assert services.settings.language == "vi"
     assert app.title[0].value != "What would you like to know?"
