@@ -25,7 +25,7 @@ from chatbot.chat.history import INCOGNITO, History
 from chatbot.database import Database
 from chatbot.engines.base import EngineSpec
 from chatbot.engines.host import EngineHost
-from chatbot.errors import Cancelled, ModelDoesNotFit, NotFoundError, OwnerError
+from chatbot.errors import Cancelled, ChildError, ModelDoesNotFit, NotFoundError, OwnerError
 from chatbot.hardware.detect import detect
 from chatbot.hardware.monitor import Monitor
 from chatbot.i18n import N_
@@ -119,8 +119,17 @@ class Services:
         elif self.ingest.unfinished():
             self._start_ingest()
         threading.Thread(target=self._unload_idle, name="idle", daemon=True).start()
-        # The engine that quotes is light: have it ready before the first question.
-        threading.Thread(target=self.engines.extractive().load, daemon=True).start()
+
+    def warm_up(self) -> None:
+        """Have the engine that quotes ready before the first question, in the background."""
+
+        def load() -> None:
+            try:
+                self.engines.extractive().load()
+            except ChildError as error:  # closed meanwhile; the first question would load it too
+                log.info("not warmed up: %s", error)
+
+        threading.Thread(target=load, name="warm-up", daemon=True).start()
 
     def close(self) -> None:
         """End what runs, keep what was written, let go of the folder."""
