@@ -58,7 +58,7 @@ def read_folder(folder: Path) -> ModelFacts:
         format="hf",
         path=str(folder),
         files=tuple(files),
-        name=folder.name,
+        name=name_of(folder),
         architecture=str(config.get("model_type", "")),
         writes_text=_writes_text(config),
         quantisation=_main_type(tensors),
@@ -159,6 +159,13 @@ def read_json(file: Path) -> Any:
         raise BrokenModel(str(error), name=file.parent.name) from error
     except (ValueError, RecursionError) as error:
         raise BrokenModel(_NO_JSON, name=file.parent.name, part=file.name) from error
+
+
+def name_of(folder: Path) -> str:
+    """What people call the model in that folder; the hub's cache names folders by commit."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return folder.name
 
 
 def _settings(folder: Path) -> dict[str, Any]:

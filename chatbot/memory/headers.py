@@ -6,8 +6,10 @@ ModelError for what is simply not a model that Hearth can use.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -44,7 +46,20 @@ _ODD = N_("its header gives no usable number for {part}.")
 
 
 def read_model(path: Path) -> ModelFacts:
-    """What the model at that path is: a GGUF file (any part of a split one) or a folder."""
+    """What the model at that path is: a GGUF file (any part of a split one) or a folder.
+
+    Read again only when a file's size or time changed.
+    """
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else split_parts(path)
+        stamp = tuple((s.st_size, s.st_mtime_ns) for s in (_stat(file) for file in files) if s)
+        return _read(path, stamp)
+    except (OSError, ValueError) as error:  # not ours to read, or no path at all
+        raise ModelError(str(error), name=path.name) from error
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, _stamp: tuple[tuple[int, int], ...]) -> ModelFacts:
     if path.is_dir():
         return read_folder(path)
     kind = kind_of_file(path)
@@ -60,17 +75,22 @@ def kind_of_file(path: Path) -> str:
             start = file.read(16)
     except FileNotFoundError:
         return "absent"
-    except OSError as error:
-        raise ModelError(str(error), name=path.name) from error
     if not start:
         return "empty"
     if start[:4] == MAGIC:
         return "gguf"
     if start[:4] == b"PK\x03\x04":
         return "zip"
-    if start[:1] == b"\x80" and 2 <= start[1] <= 5:
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "pickle"
     return "safetensors" if start[8:9] == b"{" else "other"
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    try:
+        return file.stat()
+    except OSError:
+        return None
 
 
 _REFUSALS = {

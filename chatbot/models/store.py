@@ -1,0 +1,261 @@
+"""The models on this PC: a folder with a manifest each, and a table that lists them.
+
+The manifest is written last and the folder appears under its name in one rename, so that a folder
+with an id for a name is whole. Linked models have a manifest only; their files stay where they are.
+Folders that Hearth began and did not finish start with a dot and are cleared at the next start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from chatbot.database import Database
+from chatbot.errors import ModelError, NotFoundError
+from chatbot.i18n import N_
+from chatbot.memory.facts import ModelFacts
+from chatbot.settings import Paths, sync, write_atomically
+from chatbot.text import fold, nfc
+from chatbot.types import ModelArtifact
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished-"
+REMOVED = ".removed-"
+State = Literal["ready", "missing", "changed"]
+_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+_SAYS_NOTHING = re.compile(r"(ggml-)?model([-_.].*)?|sha256[-:].*|[0-9a-f]{32,}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of a model: its name in the folder, bytes, SHA-256, and when it was last changed."""
+
+    name: str
+    size: int
+    sha256: str
+    modified_ns: int
+
+
+class ModelStore:
+    """Lists, adds and removes models; only the process that owns the data folder may build one."""
+
+    def __init__(self, database: Database, paths: Paths) -> None:
+        """Clear what was never finished and make the table agree with the manifests."""
+        self.folder = paths.models
+        self._database = database
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for begun in self.folder.glob(".*"):
+            if begun.name.startswith((UNFINISHED, REMOVED)):
+                shutil.rmtree(begun, ignore_errors=True)
+        self._read_manifests()
+
+    def list(self) -> list[ModelArtifact]:
+        """Every model, the newest first."""
+        rows = self._database.rows("SELECT * FROM models ORDER BY added_at DESC, id")
+        return [_artifact(row) for row in rows]
+
+    def get(self, model_id: str) -> ModelArtifact:
+        """That model. Raises NotFoundError."""
+        row = self._database.row("SELECT * FROM models WHERE id = ?", (model_id,))
+        if row is None:
+            raise NotFoundError(model_id)
+        return _artifact(row)
+
+    def linked_from(self, path: Path) -> ModelArtifact | None:
+        """The model that is used where it lies, at exactly that path."""
+        row = self._database.row("SELECT * FROM models WHERE path = ? AND linked", (str(path),))
+        return _artifact(row) if row else None
+
+    def state(self, model: ModelArtifact) -> State:
+        """Whether its files are where they were: ready, missing, or changed since they were added."""
+        home = Path(model.path) if model.format == "hf" else Path(model.path).parent
+        for file in model.manifest.get("files", ()):
+            try:
+                found = (home / file["name"]).stat()
+            except OSError:
+                return "missing"
+            if found.st_size != file["size"]:
+                return "changed"
+            if model.linked and found.st_mtime_ns != file["modified_ns"]:
+                return "changed"
+        return "ready"
+
+    def begin(self) -> Path:
+        """A new folder to put a model's files into; without `add` it is cleared at the next start."""
+        folder = self.folder / f"{UNFINISHED}{uuid.uuid4().hex}"
+        folder.mkdir()
+        return folder
+
+    def add(
+        self, facts: ModelFacts, files: Sequence[StoredFile], begun: Path | None = None
+    ) -> ModelArtifact:
+        """Take a model into the list: linked where `facts` found it, or copied into the folder `begun`.
+
+        The same content twice is one model; a copy takes the place of a link to it.
+        """
+        name = nfc(_name(facts))
+        model_id = _identifier(name, files)
+        known = self._database.row("SELECT * FROM models WHERE id = ?", (model_id,))
+        if known is not None:
+            model = _artifact(known)
+            if self.state(model) == "ready" and (begun is None or not model.linked):
+                if begun is not None:
+                    shutil.rmtree(begun, ignore_errors=True)
+                return model
+            self.remove(model_id)
+        if begun is None and (before := self.linked_from(Path(facts.path))):
+            self.remove(before.id)  # the file there is another one now
+        manifest = _manifest(model_id, name, facts, files, linked=begun is None)
+        unfinished = begun or self.begin()
+        write_atomically(unfinished / MANIFEST, json.dumps(manifest, ensure_ascii=False).encode())
+        home = self.folder / model_id
+        if home.exists():  # its manifest could not be read, so it was not listed
+            home.rename(self.folder / f"{REMOVED}{uuid.uuid4().hex}")
+        unfinished.rename(home)
+        sync(self.folder)
+        model = _from_manifest(manifest, home)
+        self._insert(model)
+        return model
+
+    def remove(self, model_id: str) -> None:
+        """Take a model off the list; its copy is deleted, a linked original stays untouched."""
+        model = self.get(model_id)
+        home, trash = self.folder / model.id, self.folder / f"{REMOVED}{uuid.uuid4().hex}"
+        try:
+            if home.exists():
+                home.rename(trash)
+        except OSError as error:  # Windows does not move what a process has open
+            raise ModelError(
+                N_("its files are in use; unload it first."), name=model.name
+            ) from error
+        self._database.execute("DELETE FROM models WHERE id = ?", (model_id,))
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def _read_manifests(self) -> None:
+        found = []
+        for file in sorted(self.folder.glob(f"*/{MANIFEST}")):
+            try:
+                found.append(_from_manifest(json.loads(file.read_bytes()), file.parent))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("%s is left out: %s", file.parent.name, error)
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM models")
+            for model in found:
+                _insert(connection, model)
+
+    def _insert(self, model: ModelArtifact) -> None:
+        with self._database.transaction() as connection:
+            _insert(connection, model)
+
+
+def _insert(connection: sqlite3.Connection, model: ModelArtifact) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO models (id, format, path, name, size, linked, architecture,"
+        " parameters, context, manifest, added_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            model.id,
+            model.format,
+            model.path,
+            model.name,
+            model.size,
+            model.linked,
+            model.architecture,
+            model.parameters,
+            model.context,
+            json.dumps(model.manifest, ensure_ascii=False),
+            model.added_at,
+        ),
+    )
+
+
+def _artifact(row: sqlite3.Row) -> ModelArtifact:
+    return ModelArtifact(
+        id=row["id"],
+        format=row["format"],
+        path=row["path"],
+        name=row["name"],
+        size=row["size"],
+        linked=bool(row["linked"]),
+        added_at=row["added_at"],
+        architecture=row["architecture"],
+        parameters=row["parameters"],
+        context=row["context"],
+        manifest=json.loads(row["manifest"]),
+    )
+
+
+def _manifest(
+    model_id: str, name: str, facts: ModelFacts, files: Sequence[StoredFile], *, linked: bool
+) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "id": model_id,
+        "name": name,
+        "format": facts.format,
+        "linked": linked,
+        "source": facts.path,
+        "added_at": time.time(),
+        "architecture": facts.architecture,
+        "parameters": facts.parameters,
+        "context": facts.context,
+        "vocabulary": facts.vocabulary,
+        "layers": len(facts.layers),
+        "quantisation": facts.quantisation,
+        "types": facts.size_by_type(),
+        "chat_template": facts.chat_template,
+        "files": [
+            {"name": f.name, "size": f.size, "sha256": f.sha256, "modified_ns": f.modified_ns}
+            for f in files
+        ],
+    }
+
+
+def _from_manifest(manifest: dict[str, Any], home: Path) -> ModelArtifact:
+    """The model a manifest describes; a copied one lies beside it, wherever the data folder is now."""
+    path = Path(manifest["source"]) if manifest["linked"] else home
+    if not manifest["linked"] and manifest["format"] == "gguf":
+        path = home / manifest["files"][0]["name"]
+    if manifest["format"] not in ("gguf", "hf") or manifest["id"] != home.name:
+        raise ValueError("the manifest belongs to another model")
+    return ModelArtifact(
+        id=manifest["id"],
+        format=manifest["format"],
+        path=str(path),
+        name=manifest["name"],
+        size=sum(file["size"] for file in manifest["files"]),
+        linked=manifest["linked"],
+        added_at=manifest["added_at"],
+        architecture=manifest["architecture"],
+        parameters=manifest["parameters"],
+        context=manifest["context"],
+        manifest=manifest,
+    )
+
+
+def _name(facts: ModelFacts) -> str:
+    """What people call it: the file's own name, or the header's where the file's says nothing."""
+    if facts.format == "hf":
+        return facts.name
+    stem = _SPLIT.sub("", Path(facts.path).stem)
+    if _SAYS_NOTHING.fullmatch(stem):
+        return f"{facts.name} {facts.quantisation}"
+    return stem
+
+
+def _identifier(name: str, files: Sequence[StoredFile]) -> str:
+    """Readable, and equal for equal content."""
+    digest = hashlib.sha256("\n".join(sorted(file.sha256 for file in files)).encode()).hexdigest()
+    words = re.sub(r"[^a-z0-9.]+", "-", fold(name)).strip("-.")[:48].strip("-.")
+    return f"{words or 'model'}-{digest[:8]}"
