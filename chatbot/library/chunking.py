@@ -210,6 +210,7 @@ def _gathered(text: str, pieces: list[_Piece]) -> Iterator[_Piece]:
 
 def _as_one(group: list[_Piece]) -> _Piece:
     labels = list(dict.fromkeys(p.short for p in group if p.short))
+    labels = [a for a in labels if not any(b.startswith(a + SEPARATOR) for b in labels)]
     label = labels[0] if labels else ""
     if len(labels) > 1:
         first, last = labels[0].split(SEPARATOR), labels[-1].split(SEPARATOR)

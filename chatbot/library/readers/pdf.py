@@ -41,6 +41,7 @@ _PAGE_NUMBER = re.compile(
 )
 _TERMINAL = (".", ";", ":", "!", "?", "”", '"', "…", "./.")
 _REFERENCE_OPEN = re.compile(r"(?:\b(?:Điều|điều|khoản|Khoản|điểm|số|Chương|Mục|Article|Section|Chapter|and|và|or|hoặc|theo|tại|của|các)|,)$")  # fmt: skip
+_HYPHENATED = re.compile(rf"(\w{{0,60}})[{_HYPHENS}](\w{{0,60}})")
 _TAIL = 80
 _WORD_END = re.compile(r"([^\W\d_]+)-$")
 
@@ -320,18 +321,19 @@ def _continues(line: _Line, after: _Line, *, same_page: bool = True) -> bool:
 def _joined(paragraph: list[_Line], words: frozenset[str]) -> str:
     text = paragraph[0].text
     for line in paragraph[1:]:
-        if text[-1] in _HYPHENS or (_WORD_END.search(text[-_TAIL:]) and line.text[0].islower()):
-            text = _without_hyphen(text[:-1], line.text, words)
-        else:
-            text = f"{text} {line.text}"
-    return clean_line(text.replace("\x02", "-").replace("\ufffe", "-"))
+        hyphen = text[-1] in _HYPHENS or (
+            _WORD_END.search(text[-_TAIL:]) and line.text[0].islower()
+        )
+        text = f"{text[:-1]}\x02{line.text}" if hyphen else f"{text} {line.text}"
+    return clean_line(_HYPHENATED.sub(lambda m: _without_hyphen(m[1], m[2], words), text))
 
 
 def _without_hyphen(before: str, after: str, words: frozenset[str]) -> str:
     """Join a word cut at the end of a line; its hyphen stays where the document writes it elsewhere."""
-    head = re.findall(r"\w*$", before[-_TAIL:])[0].lower()
-    tail = re.findall(r"^\w*", after)[0].lower()
-    if f"{head}-{tail}" in words and head + tail not in words:
+    if not (before[-1:].islower() and after[:1].islower()):
+        return f"{before}-{after}"  # 'TT-BLĐTBXH', '2023-2024'
+    compound = f"{before}-{after}".lower()
+    if compound in words and compound.replace("-", "") not in words:
         return f"{before}-{after}"
     return before + after
 

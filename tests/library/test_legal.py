@@ -1,0 +1,107 @@
+"""Legal structure: every heading found, no mention mistaken for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatbot.library.legal import ARTICLE, QUOTED, in_one_line, legal_marks, opens_item
+
+
+def articles(text: str) -> list[str]:
+    return [m.label for m in legal_marks(text) if m.rank == ARTICLE]
+
+
+TWO = "Điều 1. Một\nA.\nĐiều 2. Hai\nB.\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Điều 12 của Luật này quy định về học phí.",
+        "Điều 12, Điều 13 và Điều 14 được áp dụng.",
+        "điều 12. chữ thường ở giữa câu",
+        "Điều kiện 1. Không phải điều luật",
+        "Điều 3. Tên điều ......................... 15",
+    ],
+)
+def test_a_mention_at_the_start_of_a_line_is_no_heading(line):
+    assert articles(TWO + line + "\n") == ["Điều 1. Một", "Điều 2. Hai"]
+
+
+def test_a_line_that_continues_a_sentence_is_no_heading():
+    assert articles(
+        TWO
+        + "Việc xử lý thực hiện theo quy định tại\nĐiều 30. Tổ chức, cá nhân liên quan phối hợp.\n"
+    ) == [
+        "Điều 1. Một",
+        "Điều 2. Hai",
+    ]
+
+
+def test_after_a_title_in_capitals_an_article_may_follow():
+    text = "Điều 1. Một\nA.\nChương II\nBẢO HIỂM HƯU TRÍ BỔ SUNG\nĐiều 2. Hai\nB.\n"
+    assert articles(text) == ["Điều 1. Một", "Điều 2. Hai"]
+
+
+def test_every_level_is_found_with_its_name():
+    text = (
+        "Phần thứ nhất\nNHỮNG VẤN ĐỀ CHUNG\nCHƯƠNG I\nQUY ĐỊNH CHUNG\nMục 2. GIAO KẾT HỢP ĐỒNG\n"
+        "Điều 1. Một\n1. Khoản một:\na) Điểm a;\nb) Điểm b.\n2. Khoản hai.\n"
+        "Điều 2a: Hai\nNội dung.\nPHỤ LỤC I\nDANH MỤC\n"
+    )
+    assert [m.label for m in legal_marks(text)] == [
+        "Phần thứ nhất", "Chương I", "Mục 2", "Điều 1. Một", "Khoản 1", "Điểm a", "Điểm b", "Khoản 2",
+        "Điều 2a. Hai", "Phụ lục I",
+    ]  # fmt: skip
+
+
+def test_a_chapter_mentioned_in_a_sentence_is_no_chapter():
+    text = TWO + "Chương V Nghị định này.\nMục 3 của phụ lục nêu rõ.\n"
+    assert [m.label for m in legal_marks(text)] == ["Điều 1. Một", "Điều 2. Hai"]
+
+
+def test_clauses_count_up_and_numbers_out_of_order_are_text():
+    text = "Điều 1. Một\n1. A.\n2. B.\n15. Không phải khoản.\n3. C.\nĐiều 2. Hai\nx\n"
+    assert [m.label for m in legal_marks(text) if m.label.startswith("Khoản")] == [
+        "Khoản 1",
+        "Khoản 2",
+        "Khoản 3",
+    ]
+
+
+def test_articles_quoted_by_an_amendment_belong_to_the_amending_article():
+    text = (
+        "Điều 1. Sửa đổi Luật A\n1. Sửa đổi Điều 5 như sau:\n“Điều 5. Tên mới\n1. Nội dung mới.\n2. Nội dung nữa.”\n"
+        "2. Bãi bỏ Điều 6.\nĐiều 2. Hiệu lực\nTừ ngày 01.\n"
+    )
+    marks = legal_marks(text)
+    assert [m.label for m in marks if m.rank == ARTICLE] == [
+        "Điều 1. Sửa đổi Luật A",
+        "Điều 2. Hiệu lực",
+    ]
+    assert [m.label for m in marks if m.rank == QUOTED] == ["“Điều 5. Tên mới”"]
+    assert [m.label for m in marks if m.label.startswith("Khoản")] == ["Khoản 1", "Khoản 2"]
+
+
+def test_a_text_with_one_article_only_is_no_law():
+    assert legal_marks("Điều 1. Một\nNội dung.\n") == []
+
+
+def test_long_titles_are_shortened_at_a_word():
+    title = in_one_line("Sửa đổi, bổ sung một số điều của Thông tư " * 5)
+    assert len(title) <= 111
+    assert title.endswith("…")
+
+
+@pytest.mark.parametrize(
+    "line", ["Điều 3. Tên", "1. Một", "a) Một", "đ) Một", "- Một", "• Một", "Chương II", "1.2. Một"]
+)
+def test_what_opens_an_item(line):
+    assert opens_item(line)
+
+
+@pytest.mark.parametrize(
+    "line", ["Điều 3 của Luật", "15 tháng 8", "nghiệp) và", "Chương trình đào tạo", "1,5 lần"]
+)
+def test_what_does_not(line):
+    assert not opens_item(line)
