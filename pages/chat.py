@@ -15,7 +15,7 @@ _SHOWN = 30
 SAMPLE_QUESTIONS = (  # in the languages of the sample documents, whatever the page speaks
     "Sinh viên bị cảnh báo học vụ khi nào?",
     "How many days of annual leave do I get?",
-    "What notice must I give when I resign?",
+    "How long is the notice period?",
 )
 FILE_TYPES = ["pdf", "docx", "html", "htm", "md", "txt"]
 

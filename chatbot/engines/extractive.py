@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from chatbot.engines.base import Cancelled, Clock, EngineSpec, Finish, StopWords, never
 from chatbot.i18n import N_, translate
-from chatbot.text import folded_words, language_of, sentences
+from chatbot.text import fold, folded_words, language_of, sentences
 from chatbot.types import Delta, EngineInfo, GenerationOptions, Source, Turn
 
 FOUND = N_("Here is what your documents say:")
@@ -25,6 +25,29 @@ LONGEST = 700
 """Characters of one quotation; longer ones are cut at a word and marked with an ellipsis."""
 HEADING_WORTH = 0.4
 """What a word of the question counts for when it stands in the heading over a sentence, not in it."""
+
+EXPECTED_WORTH = 1.2
+"""What having the expected kind of word (a condition, a number) multiplies a score by."""
+
+# Words that only ask; they must not make a sentence look like an answer.
+_ASKING = re.compile(
+    r"\b(?:khi nao|bao gio|luc nao|(?:nhu )?the nao|bao nhieu|bao lau|may|gi|nao|ai|o dau|tai sao|vi sao"
+    r"|phai|duoc|muon|thi|la|lam gi|lam sao|co the"
+    r"|when|what|which|who|whom|whose|where|why|how (?:many|much|long|often)|how|do|does|did|is|are|was"
+    r"|were|can|could|should|would|will|i|my|me|we|our|you|your|the|a|an|of|to|in|for|get|have|has)\b"
+)
+# What an answer to such a question is expected to hold; {noun} is the word that follows the asking one.
+_EXPECTED = (
+    (
+        re.compile(r"\b(?:khi nao|bao gio|luc nao|truong hop nao|when)\b"),
+        r"\b(?:neu|khi|truong hop|truoc ngay|ke tu|trong vong|thang \d|if|when|within|before|after)\b",
+    ),
+    (
+        re.compile(r"\b(?:bao nhieu|may|how (?:many|much))\s+(?P<noun>\w+)"),
+        r"(?:\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|twelve|mot|hai|ba|bon))\s{noun}\b",
+    ),
+    (re.compile(r"\b(?:bao nhieu|bao lau|how (?:many|much|long))\b"), r"\d"),
+)
 
 _ITEM = re.compile(r"^(?:([a-zđ])\)|(\d{1,3})[.)]|([-•*–+]))\s+", re.IGNORECASE)
 _HEADING = re.compile(
@@ -43,6 +66,8 @@ class _Quote:
     place: int
     text: str
     heading: str
+    lead: str = ""
+    """The line that introduces a quoted list; it decides whether the list is long-winded."""
     score: float = 0.0
 
 
@@ -111,26 +136,36 @@ def _answer(turn: Turn) -> str:
 
 
 def _best_quotes(question: str, sources: Sequence[Source]) -> list[_Quote]:
-    asked = _terms(question)
+    asked = _asked_terms(question)
+    expected = _expected(question)
     quotes = [quote for source in sources for quote in _quotable(source)]
     spelled = [_terms(quote.text) for quote in quotes]
     seen = Counter(term for terms in spelled for term in terms)
     # A pair of neighbouring syllables says more than either of them.
     worth = {t: math.log(1 + len(quotes) / (1 + seen[t])) * (2 if " " in t else 1) for t in asked}
-    best_source = max((source.score for source in sources), default=0.0)
     scored = []
     for quote, terms in zip(quotes, spelled, strict=True):
         found = sum(worth[term] for term in asked & terms)
         if not found:
             continue
         found += HEADING_WORTH * sum(worth[t] for t in (asked - terms) & _terms(quote.heading))
+        found *= EXPECTED_WORTH ** sum(bool(e.search(fold(quote.text))) for e in expected)
         # A long quotation gathers words by chance; a passage that search put first deserves trust.
-        length = 1 + max(0, len(terms) - 2 * len(asked)) / 300
+        size = len(_terms(quote.lead)) if quote.lead else len(terms)
+        length = 1 + max(0, size - 2 * len(asked)) / 300
         trust = 1 / (1 + 0.08 * (quote.source.number - 1))
-        if best_source > 0:
-            trust *= 0.7 + 0.3 * max(quote.source.score, 0.0) / best_source
         scored.append(replace(quote, score=found * trust / length))
     return _different(sorted(scored, key=lambda quote: -quote.score))
+
+
+def _expected(question: str) -> list[re.Pattern[str]]:
+    """What a fitting answer holds: a condition for 'when', a number and its noun for 'how many'."""
+    asked = fold(question)
+    return [
+        re.compile(expected.replace("{noun}", match.groupdict().get("noun", "")))
+        for asking, expected in _EXPECTED
+        if (match := asking.search(asked))
+    ]
 
 
 def _different(quotes: list[_Quote]) -> list[_Quote]:
@@ -162,7 +197,7 @@ def _quotable(source: Source) -> Iterator[_Quote]:
             whole = " ".join([said, *items])
             texts = [whole] if len(whole) <= LONGEST else [f"{said} {item}" for item in items]
             for text in texts:
-                yield _Quote(source, place, _tidy(text), heading)
+                yield _Quote(source, place, _tidy(text), heading, lead=said)
         elif not said.endswith(":"):
             for start, end in sentences(said):
                 if len(folded_words(said[start:end])) >= 3:
@@ -210,3 +245,9 @@ def _terms(text: str) -> set[str]:
     """Folded words and the pairs of neighbours; a Vietnamese word is mostly two syllables."""
     found = folded_words(text)
     return {*found, *(f"{a} {b}" for a, b in pairwise(found))}
+
+
+def _asked_terms(question: str) -> set[str]:
+    """The terms of what is asked about, the asking words left out; all of them when nothing else is there."""
+    parts = _ASKING.split(fold(question))
+    return {term for part in parts for term in _terms(part)} or _terms(question)
