@@ -46,15 +46,21 @@ _EXPECTED = (
         re.compile(r"\b(?:bao nhieu|may|how (?:many|much))\s+(?P<noun>\w+)"),
         r"(?:\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|twelve|mot|hai|ba|bon))\s{noun}\b",
     ),
-    (re.compile(r"\b(?:bao nhieu|bao lau|how (?:many|much|long))\b"), r"\d"),
+    (
+        re.compile(r"\b(?:bao nhieu|bao lau|how (?:many|much|long))\b"),
+        r"\d|\b(?:one|two|three|four|five|six|mot|hai|ba) (?:day|week|month|year|hour|ngay|tuan|thang|nam)",
+    ),
 )
 
 _ITEM = re.compile(r"^(?:([a-zđ])\)|(\d{1,3})[.)]|([-•*–+]))\s+", re.IGNORECASE)
 _HEADING = re.compile(
     r"^(?:Điều|Chương|Mục|Phần|Article|Section|Chapter|Part)\s+[\dIVXLC]+\b.{0,110}$", re.IGNORECASE
 )
+_NUMBERED = re.compile(r"^\d{1,3}(?:\.\d{1,3})+\.?\s+")
+_RUN_IN_HEADING = re.compile(r"^\d{1,3}(?:\.\d{1,3})+\.?\s+[^.:;]{2,60}\.\s+(?=\S)")
 _ENDED = (".", "!", "?", "…", ":", ";")
 _MARKER = re.compile(r"^(?:\d{1,3}[.)]|[-•*–+])\s+")
+_STARTS = re.compile(f"{_ITEM.pattern}|{_HEADING.pattern}|{_NUMBERED.pattern}", re.IGNORECASE)
 _WORD_WITH_SPACE = re.compile(r"\S+\s*|\s+")
 
 
@@ -191,10 +197,12 @@ def _quotable(source: Source) -> Iterator[_Quote]:
     while place < len(paragraphs):
         said = paragraphs[place]
         items = _items_after(paragraphs, place)
-        if _HEADING.match(said):
+        if run_in := _RUN_IN_HEADING.match(said):
+            heading, said = f"{source.path} {run_in.group()}", said[run_in.end() :]
+        if _is_heading(said):
             heading = f"{source.path} {said}"
         elif items:
-            whole = " ".join([said, *items])
+            whole = "\n  - ".join([said, *items])  # a list below its lead, on the page too
             texts = [whole] if len(whole) <= LONGEST else [f"{said} {item}" for item in items]
             for text in texts:
                 yield _Quote(source, place, _tidy(text), heading, lead=said)
@@ -205,6 +213,15 @@ def _quotable(source: Source) -> Iterator[_Quote]:
         place += 1 + len(items)
 
 
+def _is_heading(line: str) -> bool:
+    """Numbered headings, and short lines that are no sentence and hold no figure."""
+    if _HEADING.match(line):
+        return True
+    title = _MARKER.sub("", line)
+    short = len(title) <= 90 and not title.endswith(_ENDED) and not _ITEM.match(title)
+    return short and not any(character.isdigit() for character in title)
+
+
 def _paragraphs(text: str) -> list[str]:
     """The lines of the text, those joined that a page's margin broke."""
     found: list[str] = []
@@ -212,7 +229,7 @@ def _paragraphs(text: str) -> list[str]:
         line = " ".join(line.split())
         if not line:
             continue
-        fresh = not found or _ITEM.match(line) or _HEADING.match(line) or _HEADING.match(found[-1])
+        fresh = not found or _HEADING.match(found[-1]) or _STARTS.match(line)
         if fresh or (found[-1].endswith(_ENDED) and not line[0].islower()):
             found.append(line)
         else:
