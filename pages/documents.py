@@ -203,7 +203,7 @@ def _filtered(documents: Sequence[Document]) -> list[Document]:
         collections = sorted({d.collection for d in documents}, key=collection_name)
         collection = st.selectbox(
             _("Collection"),
-            [None, *collections],
+            ["", *collections],
             format_func=lambda name: collection_name(name) if name else _("All collections"),
             label_visibility="collapsed",
             key="documents-collection",
@@ -227,7 +227,7 @@ def _filtered(documents: Sequence[Document]) -> list[Document]:
         d
         for d in documents
         if keep(d)
-        and collection in (None, d.collection)
+        and collection in ("", d.collection)
         and all(word in fold(d.name) for word in words)
     ]
     return sorted(found, key=lambda d: (-d.added_at, d.name))
@@ -294,7 +294,9 @@ def _open(document: Document) -> None:
 
 def _badge(document: Document) -> None:
     words, icon, color = _STATES[document.state]
-    if document.state == "ready" and document.warning:
+    if document.state == "ready" and not document.passages:
+        words, icon, color = N_("Without text"), ":material/info:", "orange"
+    elif document.state == "ready" and document.warning:
         icon, color = ":material/info:", "orange"
     st.badge(_(words), icon=icon, color=color)  # type: ignore[arg-type]
 
@@ -319,9 +321,9 @@ def _facts(document: Document) -> list[str]:
 
 def _remarks(document: Document) -> None:
     if error := DocumentStore.error_text(document, language()):
-        st.caption(f":red[:material/error: {literal(error)}]")
+        st.markdown(f":small[:red[:material/error: {literal(error)}]]")
     if warning := DocumentStore.warning_text(document, language()):
-        st.caption(f":orange[:material/info: {literal(warning)}]")
+        st.markdown(f":small[:orange[:material/info: {literal(warning)}]]")
 
 
 # --- doing something with documents ---------------------------------------------------------
@@ -346,7 +348,8 @@ def _pending(documents: Sequence[Document], key: str) -> None:
     if not documents or ids != tuple(d.id for d in documents):
         return
     count = plural("{count} document", "{count} documents", len(ids))
-    with st.container(horizontal=True, vertical_alignment="bottom", key=f"pending-{key}"):
+    align = "bottom" if action == "move" else "center"
+    with st.container(horizontal=True, vertical_alignment=align, key=f"pending-{key}"):
         if action == "move":
             collection = _collection_picker(_("Move {count} to").format(count=count), f"to-{key}")
             done = st.button(_("Move"), key=f"yes-{key}", type="primary")
@@ -359,7 +362,7 @@ def _pending(documents: Sequence[Document], key: str) -> None:
     elif done:
         st.session_state["deleted_documents"] = ids
         st.query_params.clear()
-        _do(lambda: services().remove_documents(ids))
+        _do(lambda: services().ingest.remove(*ids))
     elif kept:
         del st.session_state["pending"]
         st.rerun()
@@ -542,9 +545,11 @@ def _style() -> None:
     st.html(
         f"""
         <style>
+        [class*="st-key-document-"] {{ padding: 0.5rem 1rem; }}
         [class*="st-key-open-"] button {{ padding: 0; min-height: 1.75rem; }}
         [class*="st-key-open-"] button > div {{ justify-content: flex-start; }}
         [class*="st-key-open-"] button p {{ text-align: left; font-weight: 600; }}
+        [class*="st-key-pending-"] {{ padding-top: 0.5rem; }}
         [data-testid="stFileUploaderDropzone"] button p,
         [data-testid="stFileUploaderDropzoneInstructions"] span {{ font-size: 0; }}
         [data-testid="stFileUploaderDropzone"] > span button p::after {{

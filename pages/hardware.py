@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
@@ -12,12 +10,11 @@ from chatbot.hardware.monitor import Sample
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Gpu, Hardware
-from widgets import loaded_model, meter
+from widgets import chart, loaded_model, meter
 from widgets.words import _, decimal, plural, size
 
 _CHART_SECONDS = 300
 _POLL_SECONDS = 2.0
-_DRAWN_POINTS = 150
 
 # What a person may have read about, and the flags that mean it.
 _VECTORS = {
@@ -79,7 +76,7 @@ def _verdict(hardware: Hardware) -> None:
 @st.fragment(run_every=_POLL_SECONDS)
 def _now() -> None:
     sample = services().monitor.latest()
-    with st.container(border=True, gap="medium"):
+    with st.container(border=True, gap="small"):
         loaded_model.show("hardware")
         meter.shares(_("Memory"), sample.ram_total, sample.ram_available, sample.hearth)
         for gpu in sample.gpus:
@@ -116,89 +113,31 @@ def _charts() -> None:
     if len(samples) < 2:
         st.caption(_("The first samples arrive in a moment."))
         return
-    samples = samples[:: max(len(samples) // _DRAWN_POINTS, 1)]
-    _chart(
-        _("Load of the processor in percent")
-        if all(gpu.load is None for gpu in samples[-1].gpus)
-        else _("Load in percent"),
-        samples,
-        {
-            _("Processor"): lambda s: s.cpu,
-            **{
-                _gpu_label(gpu, samples[-1].gpus): _gpu_load(gpu.index)
-                for gpu in samples[-1].gpus
-                if gpu.load is not None
-            },
-        },
-    )
-    _chart(
-        _("Memory in percent"),
-        samples,
-        {
-            _("Memory"): lambda s: 100 * s.ram_used / max(s.ram_total, 1),
-            _("of it Hearth"): lambda s: 100 * s.hearth / max(s.ram_total, 1),
-            **{
-                _gpu_label(gpu, samples[-1].gpus): _gpu_memory(gpu.index)
-                for gpu in samples[-1].gpus
-            },
-        },
-    )
-
-
-def _gpu_label(gpu: Gpu, gpus: Sequence[Gpu]) -> str:
-    return f"{gpu.name} #{gpu.index}" if len(gpus) > 1 else gpu.name
-
-
-def _gpu_load(index: int) -> Any:
-    return lambda s: next((g.load for g in s.gpus if g.index == index), None)
-
-
-def _gpu_memory(index: int) -> Any:
-    return lambda s: next(
-        (100 * (g.total - g.free) / max(g.total, 1) for g in s.gpus if g.index == index), None
-    )
-
-
-def _chart(title: str, samples: Sequence[Sample], lines: dict[str, Any]) -> None:
-    """Lines over time on a fixed scale of 0 to 100, so that they can be compared at a glance."""
-    import altair as alt  # Streamlit brings it; half a second that other pages need not pay
-
-    rows = [
-        {"time": datetime.fromtimestamp(s.at).isoformat(), "what": name, "value": value}  # noqa: DTZ006 - the person's own clock
-        for s in samples
-        for name, read in lines.items()
-        if (value := read(s)) is not None
-    ]
-    newest = samples[-1].at
-    axis = [datetime.fromtimestamp(at).isoformat() for at in (newest - _CHART_SECONDS, newest)]  # noqa: DTZ006
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_line(interpolate="monotone", strokeWidth=2, clip=True)
-        .encode(
-            x=alt.X(
-                "time:T",
-                title=None,
-                scale=alt.Scale(domain=axis),
-                axis=alt.Axis(
-                    format="%H:%M", tickCount={"interval": "minute", "step": 1}, grid=False
-                ),
-            ),
-            y=alt.Y(
-                "value:Q",
-                title=None,
-                scale=alt.Scale(domain=[0, 100]),
-                axis=alt.Axis(values=[0, 50, 100]),
-            ),
-            color=alt.Color(
-                "what:N",
-                title=None,
-                sort=list(lines),
-                legend=alt.Legend(orient="top", labelLimit=300) if len(lines) > 1 else None,
-            ),
+    newest = samples[-1]
+    loads = {_("Processor"): _line(samples, lambda s: s.cpu)}
+    memories = {
+        _("Memory"): _line(samples, lambda s: 100 * s.ram_used / max(s.ram_total, 1)),
+        _("of it Hearth"): _line(samples, lambda s: 100 * s.hearth / max(s.ram_total, 1)),
+    }
+    for gpu in newest.gpus:
+        name = f"{gpu.name} #{gpu.index}" if len(newest.gpus) > 1 else gpu.name
+        loads[name] = _line(samples, _of_gpu(gpu.index, lambda g: g.load))
+        memories[name] = _line(
+            samples, _of_gpu(gpu.index, lambda g: 100 * (g.total - g.free) / max(g.total, 1))
         )
-    )
-    st.markdown(f":small[{title}]")
-    st.altair_chart(chart, width="stretch", height=190, alt=title)
+    chart.lines(_("Activity"), loads, _CHART_SECONDS)
+    chart.lines(_("Memory in use"), memories, _CHART_SECONDS)
+
+
+def _line(samples: Sequence[Sample], read: Callable[[Sample], float | None]) -> list[chart.Point]:
+    """Seconds ago and percent of every sample that has the figure."""
+    newest = samples[-1].at
+    return [(newest - s.at, value) for s in samples if (value := read(s)) is not None]
+
+
+def _of_gpu(index: int, read: Callable[[Gpu], float | None]) -> Callable[[Sample], float | None]:
+    """That figure of the card with this number; None in samples where the card is missing."""
+    return lambda sample: next((read(g) for g in sample.gpus if g.index == index), None)
 
 
 def _inventory(hardware: Hardware) -> None:
@@ -238,8 +177,8 @@ def _inventory(hardware: Hardware) -> None:
         (_("System"), hardware.system),
     ]
     for name, value in rows:
-        with st.container(horizontal=True, gap="small"):
-            st.markdown(f":gray[{name}]", width=190)
+        with st.container(horizontal=True, gap="small", wrap=False):
+            st.markdown(f":gray[{name}]", width=150)
             st.markdown(literal(value), width="stretch")
 
 

@@ -142,7 +142,7 @@ def _wishes(model: ModelArtifact) -> dict[str, Any]:
     with st.container(horizontal=True):
         context = st.selectbox(
             _("Context (tokens)"),
-            [None, *contexts],
+            [0, *contexts],
             format_func=lambda c: decimal(c, 0) if c else _("Automatic"),
             key=f"context-{model.id}",
             help=_("How much the model can read at once: instructions, passages and conversation"),
@@ -150,7 +150,7 @@ def _wishes(model: ModelArtifact) -> dict[str, Any]:
         )
         kv_type = st.selectbox(
             _("KV cache type"),
-            [None, *_KV_TYPES],
+            ["", *_KV_TYPES],
             format_func=lambda t: t or _("Automatic"),
             key=f"kv-{model.id}",
             help=_(
@@ -159,7 +159,7 @@ def _wishes(model: ModelArtifact) -> dict[str, Any]:
             width=200,
             disabled=model.format != "gguf",
         )
-    return {"context": context, "kv_type": kv_type}
+    return {"context": context or None, "kv_type": kv_type or None}
 
 
 def _load_buttons(

@@ -65,11 +65,11 @@ def _change(**values: object) -> None:
 
 def _general() -> None:
     _section(_("General"), "tune")
-    choices = [None, *LANGUAGES]
+    choices = ["", *LANGUAGES]
     st.selectbox(
         _("Language"),
         choices,
-        index=choices.index(services().settings.language),
+        index=choices.index(services().settings.language or ""),
         format_func=lambda code: LANGUAGES[code] if code else _("The browser's"),
         key="settings-language",
         on_change=_set_language,
@@ -87,7 +87,7 @@ def _general() -> None:
 
 
 def _set_language() -> None:
-    chosen = st.session_state["settings-language"]
+    chosen = st.session_state["settings-language"] or None
     _change(language=chosen)
     # The switch in the sidebar shows the same.
     st.session_state["language-switch"] = chosen or preferred_language(st.context.locale)
@@ -121,11 +121,11 @@ def _answers() -> None:
     st.caption(_(_STYLES_EXPLAINED[style]) + " " + _("It applies to answers that a model writes."))
     if style != settings.answer_style:
         _change(answer_style=style)
-    labels: dict[str | None, str] = {None: _("No model: quote the documents")}
+    labels = {QUOTES: _("No model: quote the documents")}
     labels |= {m.id: m.name for m in services().models.list()}
     if settings.remote_url:
         labels[REMOTE] = _("Remote: {name}").format(name=settings.remote_model)
-    chosen = settings.default_model if settings.default_model != QUOTES else None
+    chosen = settings.default_model or QUOTES
     choices = list(labels)
     model = st.selectbox(
         _("Default model"),
@@ -136,7 +136,7 @@ def _answers() -> None:
         help=_("Conversations that did not choose one of their own answer with it"),
     )
     if model != chosen:
-        _change(default_model=model)
+        _change(default_model=None if model == QUOTES else model)
     minutes = st.number_input(
         _("Unload an unused model after (minutes)"),
         0,
