@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbot.errors import BrokenModel, MissingBackend, OfflineError
+from chatbot.errors import BrokenModel, ChatbotError, MissingBackend, OfflineError
 from chatbot.settings import offline
 from chatbot.text import folded_words, words
 from chatbot.types import Language
@@ -69,7 +69,9 @@ def load_embedder(name: str, *, allow_download: bool = False) -> Embedder:
         if config.get("model_type") == "model2vec":
             return StaticEmbedder(folder)
         return TransformerEmbedder(folder, config)
-    except (OSError, ValueError, KeyError) as error:
+    except ChatbotError:
+        raise
+    except Exception as error:  # parsers of damaged files raise whatever they like
         raise BrokenModel(f"{type(error).__name__}: {error}", name=name) from error
 
 

@@ -162,7 +162,7 @@ class Index:
         """Up to `limit` candidates of each side that the filter allows; from SQLite if need be."""
         if self._status.state == "opening":
             self.wait_ready(_OPENING_SECONDS)
-        if self._answering and self._opened_pid == self._child.pid is not None:
+        if self._answering and not self._is_gone():
             from dataclasses import asdict
 
             try:
@@ -269,7 +269,7 @@ class Index:
     def _keep(self) -> None:
         while not self._closing:
             try:
-                if self._wipe or self._opened_pid is None or self._opened_pid != self._child.pid:
+                if self._wipe or self._is_gone():
                     self._attempts += 1
                     self._open(wipe=self._wipe or self._attempts >= _MOST_ATTEMPTS)
                 self._catch_up()
@@ -362,11 +362,14 @@ class Index:
         sealed = False
         while True:
             with self._changed:
-                if self._changed.wait_for(self._has_work, 1.0 if sealed else _QUIET_SECONDS):
-                    return
-            if self._opened_pid != self._child.pid:
+                self._changed.wait_for(
+                    lambda: self._has_work() or self._is_gone(), 1.0 if sealed else _QUIET_SECONDS
+                )
+            if self._is_gone():
                 self._note_death()
-                raise ChildDied("", name="index")
+                raise ChildDied("it ended at work", name="index")
+            if self._has_work():
+                return
             if not sealed:
                 self._child.call("seal")
                 self._drop_old_vectors()
@@ -379,6 +382,9 @@ class Index:
         self._deaths = [t for t in self._deaths if now - t < _DEATHS_WITHIN] + [now]
         if len(self._deaths) >= _MOST_DEATHS:
             self._wipe, self._deaths = True, []
+
+    def _is_gone(self) -> bool:
+        return self._opened_pid is None or self._opened_pid != self._child.pid
 
     def _has_work(self) -> bool:
         return self._closing or self._wipe or self._asked > self._settled

@@ -110,18 +110,16 @@ class IndexWorker:
         lexical_folder = self._folder / f"lexical-{LEXICAL_VERSION}"
         self._lexical = self._open_shelf(lexical_folder, LexicalIndex, self._expected())
         self._lexical.store.commit()
-        error = None
-        stamp = None
         try:
             embedder = self._load_embedder()
-            stamp = stamp_of(embedder, self._chunker_version)
-            self._dense = self._open_dense(embedder, stamp)
-            if not self._dense.shelf.complete:
-                self._previous = self._open_previous(stamp)
-            self._forget_other_folders({lexical_folder, self._dense.shelf.folder})
-        except ChatbotError as failure:
-            error = failure.to_dict()
-        return {"stamp": stamp, "error": error, **self._progress()}
+        except ChatbotError as error:
+            return {"stamp": None, "error": error.to_dict(), **self._progress()}
+        stamp = stamp_of(embedder, self._chunker_version)
+        self._dense = self._open_dense(embedder, stamp)
+        if not self._dense.shelf.complete:
+            self._previous = self._open_previous(stamp)
+        self._forget_other_folders({lexical_folder, self._dense.shelf.folder})
+        return {"stamp": stamp, "error": None, **self._progress()}
 
     def _load_embedder(self) -> Embedder:
         if self._embedder is None:
