@@ -54,7 +54,9 @@ def import_model(
     if not link:
         _check_disk(store.folder, total)
         begun = store.begin()
-    reading = _Reading(total, N_("Checking") if link else N_("Copying"), on_progress, cancelled)
+    reading = _Reading(
+        facts.name, total, N_("Checking") if link else N_("Copying"), on_progress, cancelled
+    )
     try:
         stored = [reading.read(file, begun / file.name if begun else None) for file in files]
         if begun is not None:
@@ -147,12 +149,14 @@ class _Reading:
 
     def __init__(
         self,
+        name: str,
         total: int,
         message: str,
         on_progress: Progress | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
-        self._total = max(total, 1)
+        self._name = name
+        self._total = total
         self._message = message
         self._on_progress = on_progress
         self._cancelled = cancelled
@@ -164,28 +168,25 @@ class _Reading:
         digest = hashlib.sha256()
         with file.open("rb") as source:
             if copy is None:
-                size = self._pass(source.read, digest.update)
+                self._pass(source.read, digest.update)
             else:
                 with copy.open("xb") as target:
-                    size = self._pass(source.read, digest.update, target.write)
+                    self._pass(source.read, digest.update, target.write)
                     target.flush()
                     os.fsync(target.fileno())
         after = file.stat()
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or (
-            size != after.st_size
-        ):
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise BrokenModel(_CHANGED, name=file.name)
-        return StoredFile(file.name, size, digest.hexdigest(), after.st_mtime_ns)
+        return StoredFile(file.name, after.st_size, digest.hexdigest(), after.st_mtime_ns)
 
-    def _pass(self, read: Callable[[int], bytes], *takers: Callable[[bytes], object]) -> int:
-        size = 0
+    def _pass(self, read: Callable[[int], bytes], *takers: Callable[[bytes], object]) -> None:
         while block := read(BLOCK):
             if self._cancelled and self._cancelled():
                 raise Cancelled
+            self._done += len(block)
+            if self._done > self._total:  # a download still writes to it
+                raise BrokenModel(_CHANGED, name=self._name)
             for take in takers:
                 take(block)
-            size += len(block)
-            self._done += len(block)
             if self._on_progress:
-                self._on_progress(min(self._done / self._total, 1.0), self._message)
-        return size
+                self._on_progress(self._done / max(self._total, 1), self._message)

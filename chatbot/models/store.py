@@ -105,18 +105,16 @@ class ModelStore:
 
         The same content twice is one model; a copy takes the place of a link to it.
         """
-        name = nfc(_name(facts))
-        model_id = _identifier(name, files)
-        known = self._database.row("SELECT * FROM models WHERE id = ?", (model_id,))
-        if known is not None:
-            model = _artifact(known)
+        name, digest = nfc(_name(facts)), _digest(files)
+        for model in self._with_content(digest):
             if self.state(model) == "ready" and (begun is None or not model.linked):
                 if begun is not None:
                     shutil.rmtree(begun, ignore_errors=True)
                 return model
-            self.remove(model_id)
+            self.remove(model.id)
         if begun is None and (before := self.linked_from(Path(facts.path))):
             self.remove(before.id)  # the file there is another one now
+        model_id = f"{_slug(name)}-{digest[:8]}"
         manifest = _manifest(model_id, name, facts, files, linked=begun is None)
         unfinished = begun or self.begin()
         write_atomically(unfinished / MANIFEST, json.dumps(manifest, ensure_ascii=False).encode())
@@ -142,6 +140,10 @@ class ModelStore:
             ) from error
         self._database.execute("DELETE FROM models WHERE id = ?", (model_id,))
         shutil.rmtree(trash, ignore_errors=True)
+
+    def _with_content(self, digest: str) -> tuple[ModelArtifact, ...]:
+        rows = self._database.rows("SELECT * FROM models WHERE id LIKE ?", (f"%-{digest[:8]}",))
+        return tuple(_artifact(row) for row in rows)
 
     def _read_manifests(self) -> None:
         found = []
@@ -254,8 +256,10 @@ def _name(facts: ModelFacts) -> str:
     return stem
 
 
-def _identifier(name: str, files: Sequence[StoredFile]) -> str:
-    """Readable, and equal for equal content."""
-    digest = hashlib.sha256("\n".join(sorted(file.sha256 for file in files)).encode()).hexdigest()
-    words = re.sub(r"[^a-z0-9.]+", "-", fold(name)).strip("-.")[:48].strip("-.")
-    return f"{words or 'model'}-{digest[:8]}"
+def _digest(files: Sequence[StoredFile]) -> str:
+    """Equal for equal content, whatever the files are called."""
+    return hashlib.sha256("\n".join(sorted(file.sha256 for file in files)).encode()).hexdigest()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", fold(name)).strip("-.")[:48].strip("-.") or "model"

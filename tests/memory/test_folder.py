@@ -110,7 +110,7 @@ def test_settings_that_name_code_are_refused_by_name(
 def test_program_code_in_the_folder_is_refused_by_name(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / "modeling_evil.py").write_text("raise SystemExit")
-    with pytest.raises(BrokenModel, match="modeling_evil.py"):
+    with pytest.raises(BrokenModel, match=r"modeling_evil\.py"):
         read_model(tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_an_absent_file_is_named(tmp_path: Path, absent: str) -> None:
 def test_shards_without_their_index_are_refused(tmp_path: Path) -> None:
     sharded(tmp_path)
     (tmp_path / "model.safetensors.index.json").unlink()
-    with pytest.raises(BrokenModel, match="index.json is missing"):
+    with pytest.raises(BrokenModel, match=r"index\.json is missing"):
         read_model(tmp_path)
 
 
@@ -276,4 +276,4 @@ def test_no_config_raises_anything_but_a_refusal(tmp_path: Path, changes: dict[s
     try:
         read_model(home)
     except BrokenModel as refusal:
-        assert refusal.text("vi")
+        refusal.text("vi")  # must be sayable too

@@ -92,7 +92,7 @@ def test_every_part_grows_with_what_it_depends_on() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_layers_move_to_the_gpu_from_the_last_and_nothing_is_lost(tied: bool) -> None:  # noqa: FBT001
+def test_layers_move_to_the_gpu_from_the_last_and_nothing_is_lost(tied: bool) -> None:
     facts = llama(layers=4, tied=tied)
     everything = llama_cpp_footprint(facts, 4096)
     twice = 1000 * 512 * 2 if tied else 0  # a tied output on the GPU is a second copy of the table

@@ -211,7 +211,7 @@ def test_no_mutation_raises_anything_but_a_refusal(tmp_path: Path, data: st.Data
     try:
         read_model(file)
     except BrokenModel as refusal:
-        assert refusal.text("vi")
+        refusal.text("vi")  # must be sayable too
 
 
 # --- several parts ---------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_any_part_of_a_split_model_stands_for_the_whole(tmp_path: Path) -> None:
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     first = written(tmp_path, part(0, 2, TENSORS[:2]), "big-00001-of-00002.gguf")
-    with pytest.raises(BrokenModel, match="big-00002-of-00002.gguf is missing"):
+    with pytest.raises(BrokenModel, match=r"big-00002-of-00002\.gguf is missing"):
         read_model(first)
 
 
