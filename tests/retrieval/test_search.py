@@ -1,0 +1,100 @@
+"""Search: candidates in, ordered passages with their evidence out."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from chatbot.library.index import Candidates, Hit, Index
+from chatbot.retrieval.search import CANDIDATES, Search
+from chatbot.types import Passage, SearchFilter
+from tests.library.index_data import LAWS, many, put
+
+
+@dataclass
+class Shelf:
+    """An index that says what it is told to."""
+
+    hits: tuple[Hit, ...]
+    weights: dict[str, float] = field(default_factory=lambda: {"hoc": 1.0, "vu": 1.0})
+    dense_weight: float = 0.0
+    gone: tuple[str, ...] = ()
+    asked: list = field(default_factory=list)
+
+    def query(self, text, limit, filter, mode):  # noqa: A002
+        self.asked.append((text, limit, filter, mode))
+        return Candidates(self.hits, self.weights, self.dense_weight)
+
+    def passages(self, ids):
+        return {
+            i: (Passage(i, i[0], int(i[1:]), f"học vụ {i}", 0, 8, None, ""), f"{i[0]}.txt")
+            for i in ids
+            if i not in self.gone
+        }
+
+
+def hits(*scored):
+    return tuple(Hit(i, s, None, n, None) for n, (i, s) in enumerate(scored, 1))
+
+
+def ids(found):
+    return [result.passage.id for result in found.results]
+
+
+def test_best_first_as_many_as_asked_scores_falling_between_0_and_1():
+    found = Search(Shelf(hits(("a1", 3.0), ("b1", 9.0), ("c1", 5.0)))).find("học vụ", limit=2)
+    assert ids(found) == ["b1", "c1"]
+    assert 1 >= found.results[0].score > found.results[1].score > 0
+    assert found.results[0].document == "b.txt"
+    assert found.strength == found.results[0].score
+
+
+def test_equal_scores_stand_in_the_documents_order_every_time():
+    scored = [("b2", 5.0), ("a3", 5.0), ("b1", 5.0), ("a1", 5.0)]
+    for order in (scored, scored[::-1]):
+        assert ids(Search(Shelf(hits(*order))).find("học vụ", limit=3)) == ["a1", "a3", "b1"]
+
+
+def test_a_passage_that_is_gone_by_now_is_left_out_and_the_next_moves_up():
+    found = Search(Shelf(hits(("a1", 9.0), ("b1", 5.0), ("c1", 4.0)), gone=("a1",))).find(
+        "học vụ", limit=2
+    )
+    assert ids(found) == ["b1", "c1"]
+
+
+def test_filter_and_mode_reach_the_index():
+    shelf = Shelf(())
+    chosen = SearchFilter(collections=("a",))
+    found = Search(shelf).find("học vụ", chosen, 3, "lexical")
+    assert shelf.asked == [("học vụ", CANDIDATES, chosen, "lexical")]
+    assert (found.results, found.strength, found.answers) == ((), 0.0, False)
+
+
+def test_results_without_a_shared_word_keep_their_order_by_score():
+    dense_only = tuple(Hit(f"a{n}", None, 1 - n / 10, None, n) for n in (1, 2, 3))
+    found = Search(Shelf(dense_only, {"xyz": 2.0}, 0.5)).find("xyz")
+    assert ids(found) == ["a1", "a2", "a3"]
+    assert found.results[0].score > found.results[1].score > 0
+    assert not found.answers
+
+
+@pytest.fixture
+def search(database, paths):
+    put(database, LAWS | many(30))
+    index = Index(database, paths.index, "hearth-surface", "1")
+    assert index.wait_ready(60)
+    yield Search(index)
+    index.close()
+
+
+def test_the_real_index_answers_what_is_there_and_doubts_what_is_not(search):
+    there = search.find("sinh viên bị cảnh báo học vụ khi nào")
+    assert there.results[0].passage.id == "hoc-vu:0"
+    assert there.answers
+    assert there.results[0].lexical_rank == 1
+    elsewhere = search.find("thủ tục nhập khẩu ô tô cũ từ nước ngoài")
+    assert not elsewhere.answers
+    assert search.find("sinh vien bi canh bao hoc vu khi nao").results[0].passage.id == "hoc-vu:0"
+
+
+def test_a_question_with_typing_errors_in_every_word_still_finds(search):
+    assert search.find("cahnh bóa hocj vuj sihn vieen").results[0].passage.id == "hoc-vu:0"
