@@ -6,6 +6,7 @@ import streamlit as st
 
 from chatbot.chat.history import NEW_TITLE
 from chatbot.i18n import N_
+from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Conversation
 from widgets.words import _, day, language
@@ -84,7 +85,7 @@ def _found(wanted: str) -> None:
     for conversation, line in found:
         _row(conversation)
         if line != conversation.title:
-            st.caption(line)
+            st.caption(literal(line))
 
 
 def _row(conversation: Conversation) -> None:
@@ -96,7 +97,7 @@ def _row(conversation: Conversation) -> None:
         key=f"conversation-{conversation.id}",
     ):
         st.button(
-            conversation.title or _(NEW_TITLE),
+            literal(conversation.title) or _(NEW_TITLE),
             key=f"open-{conversation.id}",
             type="secondary" if conversation.id == current() else "tertiary",
             width="stretch",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from chatbot.i18n import LANGUAGES
+from chatbot.markup import literal
 from chatbot.services import services
 from widgets.words import _, language, size
 
@@ -38,10 +39,10 @@ def _meters() -> None:
     _meter(_("Memory"), sample.ram_used / max(sample.ram_total, 1), ram)
     for gpu in sample.gpus:
         used = gpu.total - gpu.free
-        _meter(gpu.name, used / max(gpu.total, 1), f"{size(used)} / {size(gpu.total)}")
+        _meter(literal(gpu.name), used / max(gpu.total, 1), f"{size(used)} / {size(gpu.total)}")
     loaded = services().engines.loaded
     st.caption(
-        _("Loaded: {model}").format(model=loaded.spec.name)
+        _("Loaded: {model}").format(model=literal(loaded.spec.title))
         if loaded
         else _("No model loaded: answers quote your documents")
     )
