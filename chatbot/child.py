@@ -313,7 +313,6 @@ def serve(handlers: dict[str, Handler], beside: Collection[str] = ()) -> None:
                 threading.Thread(target=answer, args=work, daemon=True).start()
             else:
                 waiting.put((message["method"], request, number))
-        os._exit(0)
 
     def answer(method: str, request: Request, number: int) -> None:
         reply, blob = _answer(handlers[method], request)
@@ -325,10 +324,20 @@ def serve(handlers: dict[str, Handler], beside: Collection[str] = ()) -> None:
             send({"beat": True})
             time.sleep(BEAT_SECONDS)
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=_then_exit, args=(listen,), daemon=True).start()
     threading.Thread(target=beat, daemon=True).start()
     while True:
         answer(*waiting.get())
+
+
+def _then_exit(listen: Callable[[], None]) -> None:
+    # Whatever ends the listening ends the process: one that beats but no longer hears is waited for in vain.
+    try:
+        listen()
+    except BaseException:
+        log.exception("the helper process can no longer listen")
+        os._exit(1)
+    os._exit(0)
 
 
 def _answer(handler: Handler, request: Request) -> tuple[Event, bytes]:

@@ -42,7 +42,8 @@ _KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 _PARSE_SPECIAL = _WITH_DATA = True
 _ABORTED = 2
 _NO_MEMORY = -2
-_NO_ROOM_WORDS = ("failed to allocate", "unable to allocate", "out of memory", "alloc_buffer")
+_LOG_ERROR = 4
+_NO_ROOM_WORDS = ("failed to allocate", "unable to allocate", "out of memory", "bad_alloc")
 
 _complaints: deque[str] = deque(maxlen=30)
 _log_callback: Any = None
@@ -335,7 +336,7 @@ def _listen_to_complaints(c: Any) -> None:
     global _log_callback  # noqa: PLW0603  (llama.cpp keeps one callback per process)
 
     def hear(level: int, text: bytes, _data: Any) -> None:
-        if level == 3:  # GGML_LOG_LEVEL_ERROR
+        if level == _LOG_ERROR:
             _complaints.append(text.decode("utf-8", "replace").strip())
 
     _complaints.clear()

@@ -73,7 +73,12 @@ def spec_of(request: pytest.FixtureRequest, chat_server: ChatServer) -> Callable
         path: Path = request.getfixturevalue("tiny_gguf" if backend == "llama_cpp" else "tiny_hf")
         precision = "fp32" if backend == "transformers" else ""
         return EngineSpec(
-            backend, name=f"tiny {backend}", path=str(path), batch=128, precision=precision, threads=1
+            backend,
+            name=f"tiny {backend}",
+            path=str(path),
+            batch=128,
+            precision=precision,
+            threads=1,
         )
 
     return spec
