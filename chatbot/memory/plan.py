@@ -35,9 +35,6 @@ BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")  # without one, torch computes 
 
 MIB = 1 << 20
 GB = 10**9
-# What a parameter of the quantisation most people choose (Q4_K_M) and of a 16-bit model takes.
-QUANTISED_PARAMETER, HALF_PARAMETER = 0.61, 2.0
-ROOM_TO_WORK = GB  # cache, buffers and libraries of a usual load
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,38 +132,6 @@ def explain(plan: MemoryPlan, language: Language) -> str:
     return " ".join(sentences)
 
 
-def recommend(hardware: Hardware, installed: Installed | None = None) -> dict[str, Any]:
-    """What this PC can run now, before any model is chosen.
-
-    {backend, device, free, reason, parameters: {q4_k_m, fp16}}: bytes, and the most parameters that fit.
-    """
-    installed = installed or Installed()
-    gpu = _best_gpu(hardware)
-    if gpu and not (installed.transformers_gpu or installed.llama_cpp_gpu):
-        gpu = None
-    free = gpu.free if gpu else hardware.ram_available
-    kept = spare_of(gpu) if gpu and not hardware.unified_memory else spare(hardware)
-    room = max(free - kept - ROOM_TO_WORK, 0)
-    found = {
-        "backend": "transformers" if gpu and installed.transformers_gpu else "llama_cpp",
-        "device": gpu.kind if gpu else "cpu",
-        "name": gpu.name if gpu else hardware.cpu_name,
-        "free": free,
-        "parameters": {
-            "q4_k_m": int(room / QUANTISED_PARAMETER),
-            "fp16": int(room / HALF_PARAMETER),
-        },
-    }
-    return {**found, "reason": _recommendation(found, "en")}
-
-
-def recommend_text(
-    hardware: Hardware, language: Language, installed: Installed | None = None
-) -> str:
-    """The sentence of `recommend` in that language."""
-    return _recommendation(recommend(hardware, installed), language)
-
-
 def to_dict(plan: MemoryPlan) -> dict[str, Any]:
     """The plan as `models plan --json` prints it; sizes in bytes."""
     return asdict(plan)
@@ -193,26 +158,6 @@ WHERE: Mapping[tuple[str, str], str] = {
     ("transformers", "cuda"): N_("Runs on the GPU through transformers ({precision})."),
     ("transformers", "mps"): N_("Runs on the Apple GPU through transformers ({precision})."),
 }
-
-
-def _recommendation(found: Mapping[str, Any], language: Language) -> str:
-    sentence = (
-        N_(
-            "Models run on the CPU: with {free} GB of memory free, quantised models (Q4_K_M) of up to"
-            " about {quantised} billion parameters fit. Smaller ones answer faster."
-        )
-        if found["device"] == "cpu"
-        else N_(
-            "Models run on the GPU ({name}): with {free} GB free there, quantised models (Q4_K_M) of"
-            " up to about {quantised} billion parameters fit, 16-bit models of up to about {half}."
-        )
-    )
-    return translate(sentence, language).format(
-        name=found["name"],
-        free=_figure(found["free"] / GB, language),
-        quantised=_figure(found["parameters"]["q4_k_m"] / 1e9, language),
-        half=_figure(found["parameters"]["fp16"] / 1e9, language),
-    )
 
 
 def _figure(value: float, language: Language) -> str:

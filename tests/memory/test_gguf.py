@@ -177,7 +177,7 @@ SEEDS = [
 
 
 @settings(
-    max_examples=1500, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=800, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_no_mutation_raises_anything_but_a_refusal(tmp_path: Path, data: st.DataObject) -> None:

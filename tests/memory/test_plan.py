@@ -17,8 +17,6 @@ from chatbot.memory.plan import (
     Wishes,
     explain,
     plan,
-    recommend,
-    recommend_text,
     to_dict,
 )
 from chatbot.types import Gpu, Hardware
@@ -247,19 +245,3 @@ def test_a_plan_that_fits_stays_within_what_is_free(
         gpu = sum(size for key, size in found.parts.items() if key.startswith("gpu_"))
         assert gpu <= vram * GB
         assert found.total - gpu <= here.ram_available
-
-
-def test_a_recommendation_needs_no_model() -> None:
-    on_cpu = recommend(pc(16, 12))
-    assert on_cpu["device"] == "cpu"
-    assert 10**10 < on_cpu["parameters"]["q4_k_m"] < 2 * 10**10
-    assert "12.0 GB" in on_cpu["reason"]
-    on_gpu = recommend(pc(16, 12, card(7)))
-    assert (on_gpu["backend"], on_gpu["device"], on_gpu["name"]) == (
-        "transformers",
-        "cuda",
-        "RTX 4060",
-    )
-    assert "7,0 GB" in recommend_text(pc(16, 12, card(7)), "vi")
-    unable = Installed(transformers_gpu=False, llama_cpp_gpu=False)
-    assert recommend(pc(16, 12, card(7)), unable)["device"] == "cpu"
