@@ -56,7 +56,7 @@ def read_html(path: Path, name: str) -> ReadDocument:
     raw = path.read_bytes()
     declared = _DECLARED.search(raw[:4096])
     encoding = (declared.group(1) or declared.group(2)).decode("ascii") if declared else None
-    text = decode(raw, name, encoding)
+    text, warning = decode(raw, name, encoding)
     # huge_tree: without it libxml2 stops at 256 levels; with it, at 2048.
     parser = etree.HTMLParser(
         encoding="utf-8", huge_tree=True, no_network=True, remove_comments=True, remove_pis=True
@@ -73,7 +73,7 @@ def read_html(path: Path, name: str) -> ReadDocument:
     if root is not None:
         _Walk(composer).run(root)
     titles = root.xpath("//title/text()") if root is not None else []
-    return composer.document("text/html", clean_line(titles[0]) if titles else "")
+    return composer.document("text/html", clean_line(titles[0]) if titles else "", warning)
 
 
 class _Walk:

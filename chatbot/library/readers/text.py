@@ -14,6 +14,9 @@ from chatbot.types import Heading, PageText, ReadDocument
 
 MAX_BYTES = 50_000_000
 TOO_LARGE = N_("it is larger than Hearth reads of this kind")
+GUESSED = N_(
+    "Its encoding had to be guessed. If letters look wrong, save the file as UTF-8 and add it again."
+)
 NOT_TEXT = N_("its letters are in no encoding Hearth knows")
 
 _MARKS = (
@@ -23,7 +26,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_VIETNAMESE_TONES = re.compile("[\u0300\u0301\u0303\u0309\u0323]")
+_TONE = re.compile("[\u0300\u0301\u0303\u0309\u0323]")
+_TONE_ON_VOWEL = re.compile("[aeiouyăâêôơư][\u0300\u0301\u0303\u0309\u0323]", re.IGNORECASE)
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+\S")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})\s*$")
@@ -32,65 +36,67 @@ _NOT_A_TITLE = re.compile(r"\s*(?:[-*+>|#]|\d+[.)]\s|$)")
 
 def read_text(path: Path, name: str) -> ReadDocument:
     """A text file as one page. Raises UnreadableDocument."""
-    text = _content(path, name)
-    return ReadDocument((PageText(text),))
+    text, warning = _content(path, name)
+    return ReadDocument((PageText(text),), warning=warning)
 
 
 def read_markdown(path: Path, name: str) -> ReadDocument:
     """A Markdown file as it was written, its headings marked; the first level-1 heading is the title."""
-    text = _content(path, name)
+    text, warning = _content(path, name)
     headings = tuple(_markdown_headings(text))
     title = next((text[h.start : h.end].strip("# \t") for h in headings if h.level == 1), "")
     return ReadDocument(
         (PageText(text),),
         title=title,
         media_type="text/markdown",
+        warning=warning,
         headings=headings,
     )
 
 
-def decode(raw: bytes, name: str, declared: str | None = None) -> str:
+def decode(raw: bytes, name: str, declared: str | None = None) -> tuple[str, str | None]:
     """The bytes as text: by their mark, as UTF-8, as declared, as UTF-16, else by the likeliest old encoding.
 
-    Raises UnreadableDocument rather than return letters that mean nothing.
+    Returns the text and a warning where the encoding is a guess. Raises UnreadableDocument rather than
+    return letters that mean nothing.
     """
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
-            return raw.decode(encoding, "replace")
+            return raw.decode(encoding, "replace"), None
     if b"\0" in raw[:4096]:
         little = raw[1:4096:2].count(0) >= raw[0:4096:2].count(0)
-        return raw.decode("utf-16-le" if little else "utf-16-be", "replace")
+        return raw.decode("utf-16-le" if little else "utf-16-be", "replace"), None
     for encoding in ("utf-8", *([declared] if declared else [])):
         try:
-            return raw.decode(encoding)
+            return raw.decode(encoding), None
         except (UnicodeDecodeError, LookupError):
             continue
     return _decode_old(raw, name)
 
 
-def _decode_old(raw: bytes, name: str) -> str:
-    vietnamese = clean(raw.decode("cp1258", "replace"))
-    # In windows-1258 the tones stand behind their vowels; read with any other table they would not compose.
-    if language_of(vietnamese) == "vi" and _VIETNAMESE_TONES.search(
-        raw.decode("cp1258", "replace")
-    ):
-        return vietnamese
+def _decode_old(raw: bytes, name: str) -> tuple[str, str | None]:
+    # windows-1258 writes the tones behind their vowels; in any other text the same bytes stand anywhere.
+    text = raw.decode("cp1258", "replace")
+    tones, placed = len(_TONE.findall(text)), len(_TONE_ON_VOWEL.findall(text))
+    if placed and placed >= 0.95 * tones and language_of(text) == "vi":
+        return text, None
     from charset_normalizer import from_bytes
 
     best = from_bytes(raw[:500_000]).best()
     if best is not None:
-        return raw.decode(best.encoding, "replace")
+        return raw.decode(best.encoding, "replace"), GUESSED
     text = raw.decode("utf-8", "replace")  # UTF-8 with a few broken bytes is still worth reading
     if text.count("\ufffd") > len(text) / 50:
         raise UnreadableDocument(NOT_TEXT, name=name)
-    return text
+    return text, GUESSED
 
 
-def _content(path: Path, name: str) -> str:
+def _content(path: Path, name: str) -> tuple[str, str | None]:
     if path.stat().st_size > MAX_BYTES:
         raise UnreadableDocument(TOO_LARGE, name=name)
-    text = clean(decode(path.read_bytes(), name))
-    return text if text.endswith("\n") or not text else text + "\n"
+    decoded, warning = decode(path.read_bytes(), name)
+    text = clean(decoded)
+    return text if text.endswith("\n") or not text else text + "\n", warning
 
 
 def _markdown_headings(text: str) -> list[Heading]:
