@@ -149,7 +149,7 @@ def models_plan(
     as_json: Json = False,
 ) -> None:
     """What a model would need on this PC, part by part."""
-    from chatbot.hardware.detect import detect
+    from chatbot.hardware.detect import detect, installed
     from chatbot.memory import plan as planning
     from chatbot.memory.headers import read_model
 
@@ -160,7 +160,8 @@ def models_plan(
             path = Path(next((m["path"] for m in rows if m["id"] == path_or_id), path_or_id))
         given = {"context": context, "kv_type": kv_type, "batch": batch, "backend": backend}
         wishes = planning.Wishes(**{k: v for k, v in given.items() if v is not None})
-        return asdict(planning.plan(detect(Paths.default().data), read_model(path), wishes))
+        hardware = detect(Paths.default().data)
+        return planning.to_dict(planning.plan(hardware, read_model(path), wishes, installed()))
 
     _print(_told(work), as_json, lambda r: str(r["reason"]))
 

@@ -26,7 +26,7 @@ from chatbot.database import Database
 from chatbot.engines.base import EngineSpec
 from chatbot.engines.host import EngineHost
 from chatbot.errors import Cancelled, ChildError, ModelDoesNotFit, NotFoundError, OwnerError
-from chatbot.hardware.detect import detect
+from chatbot.hardware.detect import detect, installed
 from chatbot.hardware.monitor import Monitor
 from chatbot.i18n import N_
 from chatbot.jobs import JobContext, Jobs
@@ -233,7 +233,8 @@ class Services:
     def plan_model(self, model: ModelArtifact | Path, **wishes: Any) -> MemoryPlan:
         """How the model would run here now; what is loaded counts as free, for it would make room."""
         path = Path(model.path if isinstance(model, ModelArtifact) else model)
-        return planning.plan(self.hardware(), read_model(path), planning.Wishes(**wishes))
+        facts, here = read_model(path), installed()
+        return planning.plan(self.hardware(), facts, planning.Wishes(**wishes), here)
 
     def engine_for(self, model_id: str | None) -> Engine:
         """The engine a conversation asked for, loaded; the default one for None."""

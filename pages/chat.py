@@ -79,21 +79,22 @@ def _messages(conversation: Conversation, reply: Reply | None) -> None:
 def _welcome() -> None:
     first_run.show()
     st.title(_("What would you like to know?"))
-    documents = [
-        d for d in services().store.list() if d.state == "ready" and d.conversation is None
-    ]
-    if documents:
-        count = plural("{count} document", "{count} documents", len(documents))
+    documents = services().store.list()
+    ready = [d for d in documents if d.state == "ready"]
+    if len(ready) < len(documents):
+        _reading(len(ready))
+    if ready:
+        count = plural("{count} document", "{count} documents", len(ready))
         st.markdown(
             _("Answers come from {count} on this PC, with the exact passage beside them.").format(
                 count=count
             )
         )
-    else:
+    elif not documents:
         st.markdown(
             _("Add a document with the + below or on the Documents page, then ask about it.")
         )
-    if any(d.collection == "samples" for d in documents):
+    if any(d.collection == "samples" for d in ready):
         st.caption(_("Try one of these about the sample documents:"))
         for question in SAMPLE_QUESTIONS:
             st.button(
@@ -103,6 +104,20 @@ def _welcome() -> None:
                 on_click=_ask,
                 args=(None, question),
             )
+
+
+@st.fragment(run_every=1)
+def _reading(ready_before: int) -> None:
+    """Say what is being read; draw the page anew when a document has become ready."""
+    documents = services().store.list()
+    waiting = [d for d in documents if d.state in ("waiting", "reading")]
+    if sum(d.state == "ready" for d in documents) != ready_before:
+        st.rerun()
+    if waiting:
+        count = plural("{count} document", "{count} documents", len(waiting))
+        st.caption(
+            ":material/progress_activity: " + _("Still reading {count} …").format(count=count)
+        )
 
 
 def _input(conversation: Conversation | None, reply: Reply | None) -> None:

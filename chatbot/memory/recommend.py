@@ -33,16 +33,16 @@ class Recommendation:
 
 def recommend(hardware: Hardware) -> Recommendation | None:
     """The best that fits what is free now; None when even the smallest does not."""
+    here = installed()
     gpu = max(hardware.gpus, key=lambda g: g.free, default=None)
     if gpu is not None and hardware.device != "cpu":
         free = gpu.free if not hardware.unified_memory else hardware.ram_available
-        half = _largest(free, HALF)
-        if half and half[0] >= _COMFORTABLE / 2:
+        half = _largest(free, HALF) if here.transformers_gpu else None
+        four = _largest(free, FOUR_BIT) if here.llama_cpp_gpu else None
+        if half and (half[0] >= _COMFORTABLE / 2 or not four):
             return Recommendation("transformers", "f16", half[0], half[1], free, gpu.name)
-        if installed().llama_cpp_gpu and (four := _largest(free, FOUR_BIT)):
+        if four:
             return Recommendation("llama_cpp", "Q4_K_M", four[0], four[1], free, gpu.name)
-        if half:
-            return Recommendation("transformers", "f16", half[0], half[1], free, gpu.name)
     free = hardware.ram_available
     found = _largest(free, FOUR_BIT, most=_COMFORTABLE)
     if found is None:

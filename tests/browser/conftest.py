@@ -104,7 +104,7 @@ def data_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def app(data_folder: Path) -> Iterator[RunningApp]:
-    data_folder.parent.mkdir(parents=True)
+    data_folder.parent.mkdir(parents=True, exist_ok=True)
     with running(data_folder) as started:
         yield started
 

@@ -70,7 +70,7 @@ def test_the_first_minute_offline_without_a_model(page: Page):
 def test_a_pdf_dropped_into_the_chat_is_asked_and_cited(page: Page, shared_data):
     pdf = shared_data / "phapluat-vi" / "thong-tu-so-06-2024-tt-bldtbxh-42452.pdf"
     page.get_by_test_id("stChatInput").locator("input[type=file]").set_input_files(str(pdf))
-    expect(page.get_by_test_id("stChatInput")).to_contain_text(pdf.stem[:12])
+    expect(page.get_by_test_id("stChatInput")).to_contain_text("thong-t")
     ask(page, "Thông tư này có hiệu lực thi hành từ ngày nào?")
     answer = answers(page).last
     expect(answer).to_contain_text(pdf.name, timeout=ANSWER_SECONDS)
