@@ -429,7 +429,8 @@ def _collection_picker(label: str, key: str) -> str:
 
 
 def _collections() -> list[str]:
-    return [c.name for c in services().store.collections() if c.documents]
+    found = services().store.collections()
+    return [c.name for c in found if c.documents or c.name != "samples"]
 
 
 def _trash() -> None:
