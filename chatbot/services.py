@@ -93,6 +93,8 @@ class Services:
             self.history_of, self.find, self.engine_for, self._style, self.files_ready
         )
         self._closing = threading.Event()
+        self._reading: str | None = None
+        """The document being taken in; it is ready only once the index has heard of it too."""
 
     def _open_index(self) -> None:
         self.index = Index(
@@ -158,7 +160,10 @@ class Services:
     def files_ready(self, conversation_id: str) -> bool:
         """Whether every file attached to the conversation, and every sample, has been read or failed."""
         awaited = self.store.list(conversation=conversation_id) + self.store.list("samples")
-        return all(document.state in ("ready", "failed") for document in awaited)
+        return all(
+            document.state in ("ready", "failed") and document.id != self._reading
+            for document in awaited
+        )
 
     def wait_until_read(self, timeout: float = 600) -> None:
         """Return once no document waits to be read and the index holds them all, or after `timeout`."""
@@ -211,12 +216,15 @@ class Services:
             ) -> None:
                 context.report((at + fraction) / of, name)
 
+            self._reading = document.id
             try:
                 self.ingest.process(document.id, report, lambda: context.cancelled)
             except Cancelled:
                 if self._closing.is_set():  # Hearth ends, nobody pressed cancel: read it next time
                     self.ingest.read_again(document.id)
                 raise
+            finally:
+                self._reading = None
             done += 1
 
     def _forget_incognito_files(self) -> None:
