@@ -30,7 +30,8 @@ _TITLE_WEIGHT = 0.4
 _EXACT_WEIGHT = 0.3
 _PLACE_WEIGHT = 2.0
 _LONGEST_QUESTION = 64
-"""Distinct words that are looked up; of a longer question (a pasted page) the rarest."""
+"""Distinct words that are looked up; of a longer question (a pasted page) the rarest of its start."""
+_READ_OF_QUESTION = 4_000
 
 _PLACE = re.compile(
     r"\b(phan|chuong|muc|dieu|khoan|diem|phu luc|article|section|chapter|clause|part|annex)\s+"
@@ -123,21 +124,25 @@ class LexicalIndex:
 
     def word_weights(self, question: str) -> dict[str, float]:
         """Each folded word of the question with its inverse document frequency (≥ 0)."""
-        found = {word: self._rarity(word) for word in dict.fromkeys(terms(question))}
-        rarest = sorted(found, key=lambda word: -found[word])[:_LONGEST_QUESTION]
-        return {word: found[word] for word in found if word in set(rarest)}
+        asked = terms(question[:_READ_OF_QUESTION])
+        found = {word: self._rarity(word) for word in dict.fromkeys(asked)}
+        rarest = set(sorted(found, key=lambda word: -found[word])[:_LONGEST_QUESTION])
+        return {word: weight for word, weight in found.items() if word in rarest}
 
     def _rarity(self, word: str) -> float:
         return rarity(self._searcher.doc_freq("words", word), self._searcher.num_docs)
 
     def _clauses(self, question: str) -> list[Any]:
+        question = question[:_READ_OF_QUESTION]
         asked = terms(question)
+        neighbours = pairs(asked)
         if len(set(asked)) > _LONGEST_QUESTION:
             kept = self.word_weights(question)
             asked = [word for word in asked if word in kept]
+            neighbours = [pair for pair in neighbours if kept.keys() >= set(pair.split("+"))]
         fields = [
             ("words", asked, 1.0),
-            ("pairs", pairs(asked), PAIRS_WEIGHT),
+            ("pairs", neighbours, PAIRS_WEIGHT),
             ("title", asked, _TITLE_WEIGHT),
             ("place", places(question), _PLACE_WEIGHT),
         ]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Condition = tuple[str, list[str]]
 
 _K1, _B = 1.2, 0.75
-_MOST_READ = 20_000
-"""Passages whose words are read; of a larger library only those nearest by vector."""
+_MOST_READ = 3_000
+"""Passages whose words are read; of a larger library only those nearest by vector, where there are any."""
 
 
 def open_read_only(database: Path) -> sqlite3.Connection:
@@ -102,7 +102,7 @@ def word_scores(
 ) -> tuple[list[tuple[str, float]], dict[str, float]]:
     """BM25 over words and neighbours, read from the texts, and each word's weight.
 
-    A library of more than 20,000 passages is not read whole: then only `near` is.
+    With `near`, a library of more than 3,000 passages is not read whole: then only those are.
     """
     from chatbot.library.index_lexical import PAIRS_WEIGHT, pairs, rarity, terms
 
@@ -149,7 +149,7 @@ def _texts(
     count = connection.execute(
         f"SELECT coalesce(sum(d.passages), 0) FROM documents d WHERE {where}", values
     ).fetchone()[0]
-    if count > _MOST_READ:
+    if near and count > _MOST_READ:
         where += " AND p.id IN (SELECT value FROM json_each(?))"
         values = [*values, json.dumps(list(near))]
     rows = connection.execute(

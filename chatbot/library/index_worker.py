@@ -44,9 +44,11 @@ from chatbot.types import SearchFilter
 log = logging.getLogger(__name__)
 
 _LEXICAL_STEP = 500
+_COPIED_STEP = 500
 _STEP_SECONDS = 0.3
 """A question waits at most about this long behind work on the index."""
-_OVERFETCH = 2
+_OVERFETCH, _FILTERED_OVERFETCH = 2, 4
+"""Hits are checked against SQLite after the search; so many times the limit are fetched for that."""
 
 Store = TypeVar("Store", LexicalIndex, DenseIndex)
 
@@ -98,7 +100,7 @@ class IndexWorker:
         self._lexical: _Shelf[LexicalIndex] | None = None
         self._dense: _Dense | None = None
         self._previous: _Dense | None = None
-        self._batch = 8
+        self._batch = 32
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -277,7 +279,7 @@ class IndexWorker:
         known = self._stored_vectors(ids, dense.stamp)
         # Stored vectors only need copying: of those, take many at a time.
         if len(known) == len(ids):
-            ids = list(shelf.missing)[: max(200, self._batch)]
+            ids = list(shelf.missing)[:_COPIED_STEP]
             known = self._stored_vectors(ids, dense.stamp)
         passages = self._taken(shelf.missing, len(ids))
         new = [p for p in passages if p.id not in known]
@@ -401,9 +403,10 @@ class IndexWorker:
     def _lexical_hits(
         self, store: LexicalIndex, question: str, limit: int, condition: index_scan.Condition
     ) -> list[tuple[str, float]]:
-        hits = store.query(question, _OVERFETCH * limit)
+        fetched = _overfetched(limit, condition)
+        hits = store.query(question, fetched)
         kept = self._kept([passage_id for passage_id, _ in hits], condition)
-        if len(kept) < limit and len(hits) == _OVERFETCH * limit:
+        if len(kept) < limit and len(hits) == fetched:
             # The filter threw most hits away: ask for its documents only.
             where, values = condition
             rows = self._connection.execute(f"SELECT d.id FROM documents d WHERE {where}", values)
@@ -416,9 +419,10 @@ class IndexWorker:
     ) -> list[str]:
         if not dense.shelf.complete:
             return index_scan.nearest(self._connection, condition, dense.stamp, vector, limit)
-        found = dense.shelf.store.query(vector, _OVERFETCH * limit)
+        fetched = _overfetched(limit, condition)
+        found = dense.shelf.store.query(vector, fetched)
         kept = self._kept(found, condition)
-        if len(kept) < limit and len(found) == _OVERFETCH * limit:
+        if len(kept) < limit and len(found) == fetched:
             return index_scan.nearest(self._connection, condition, dense.stamp, vector, limit)
         return [passage_id for passage_id in found if passage_id in kept][:limit]
 
@@ -436,6 +440,10 @@ class IndexWorker:
         if self._lexical is None:
             raise ChildError("the index is not open yet")
         return self._lexical
+
+
+def _overfetched(limit: int, condition: index_scan.Condition) -> int:
+    return limit * (_FILTERED_OVERFETCH if condition[1] else _OVERFETCH)
 
 
 def _embedded_text(passage: IndexedPassage) -> str:
