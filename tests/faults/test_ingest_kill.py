@@ -1,6 +1,7 @@
 """kill -9 in the middle of adding documents: nothing acknowledged is lost, doubled or half there.
 
-A quick subset runs always; HEARTH_FULL=1 kills 1,000 times at random and 20 times at each named step.
+A quick subset runs always; HEARTH_FULL=1 kills 1,000 times at random and 20 times at each named step
+(HEARTH_KILLS changes the 1,000).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ STEPS = [
     "committed", "indexed",
 ]  # fmt: skip
 PURGE_STEPS = ["purged-rows", "purged-files", "purged"]
-RANDOM_KILLS = 1000 if FULL else 20
+RANDOM_KILLS = int(os.environ.get("HEARTH_KILLS") or (1000 if FULL else 20))
 PER_STEP = 20 if FULL else 1
 
 

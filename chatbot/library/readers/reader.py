@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from chatbot.library.chunking import Draft
 from chatbot.types import Heading, Language, PageText, ReadDocument
 
 SECONDS = 60.0
-"""How long one file may take without finishing a page, and how long before its first."""
+"""How long one file may take without finishing a page; ten times that is the limit for all of it."""
 
 TOOK_TOO_LONG = N_("reading it took too long")
 CRASHED = N_("it made the reader crash or needs more memory than a document may")
@@ -37,6 +38,7 @@ class Reader:
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
+        self._one_at_a_time = threading.Lock()
         self._child = Child(
             "chatbot.library.readers",
             name="reader",
@@ -56,7 +58,21 @@ class Reader:
         Raises UnsupportedDocument, EmptyDocument, UnreadableDocument (also for a crash or a standstill),
         Cancelled.
         """
+        with self._one_at_a_time:  # ending the child for one file must not cost another one
+            return self._read(path, name, on_progress, cancelled)
+
+    def close(self) -> None:
+        self._child.close()
+
+    def _read(
+        self,
+        path: Path,
+        name: str,
+        on_progress: OnProgress | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> Reading:
         deadline = time.monotonic() + self._seconds
+        latest = time.monotonic() + 10 * self._seconds
         answer = self._child.stream("read", {"path": str(path), "name": name})
         try:
             for message, blob in answer:
@@ -66,10 +82,10 @@ class Reader:
                     self._child.restart()  # it may be deep in native code and hear no request
                     raise Cancelled
                 if "page" in message:
-                    deadline = time.monotonic() + self._seconds
+                    deadline = min(time.monotonic() + self._seconds, latest)
                     if on_progress:
                         on_progress(message["page"], message["pages"])
-                elif time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     self._child.restart()
                     raise UnreadableDocument(TOOK_TOO_LONG, name=name)
         except (ChildTimeout, ChildHung) as error:
@@ -77,9 +93,6 @@ class Reader:
         except ChildDied as error:
             raise UnreadableDocument(CRASHED, name=name) from error
         raise UnreadableDocument(CRASHED, name=name)
-
-    def close(self) -> None:
-        self._child.close()
 
 
 def to_bytes(reading: Reading) -> bytes:
