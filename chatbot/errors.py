@@ -53,7 +53,7 @@ class ChatbotError(Exception):
     def text(self, language: Language) -> str:
         """What happened and what to do, as one paragraph in that language."""
         sentences = (translate(self.happened, language), translate(self.next_step, language))
-        return " ".join(self._fill(s, language) for s in sentences if s).strip()
+        return " ".join(_ended(self._fill(s, language)) for s in sentences if s).strip()
 
     def _fill(self, sentence: str, language: Language) -> str:
         # A detail may itself be one of our own sentences; a foreign one is shown as it came.
@@ -77,6 +77,12 @@ class ChatbotError(Exception):
         error.values = dict(data.get("values", {}))
         error.args = (error.text("en"),)
         return error
+
+
+def _ended(sentence: str) -> str:
+    """With a full stop, which a detail at its end may lack."""
+    sentence = sentence.strip()
+    return sentence if sentence.endswith((".", "!", "?", "…", ".”")) else f"{sentence}."
 
 
 class _Named(dict[str, Any]):

@@ -552,7 +552,7 @@ def _style() -> None:
         [class*="st-key-open-"] button p {{ text-align: left; font-weight: 600; }}
         [class*="st-key-pending-"] {{ padding-top: 0.5rem; }}
         [data-testid="stFileUploaderDropzone"] button p,
-        [data-testid="stFileUploaderDropzoneInstructions"] span {{ font-size: 0; }}
+        [data-testid="stFileUploaderDropzoneInstructions"] span {{ font-size: 0; white-space: normal; }}
         [data-testid="stFileUploaderDropzone"] > span button p::after {{
           font-size: 0.875rem; content: {json.dumps(_("Add files"), ensure_ascii=False)}; }}
         [data-testid="stFileUploaderDropzoneInstructions"] span::after {{

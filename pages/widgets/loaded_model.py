@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import streamlit as st
 
 from chatbot.engines.host import LoadedModel
@@ -47,11 +48,22 @@ def facts(loaded: LoadedModel) -> list[str]:
     """How the model runs: library, device, context, precision, time it took to load."""
     info = loaded.info
     words = [_BACKENDS.get(info.backend, info.backend), info.device.upper()]
-    words += [literal(info.precision)] if info.precision else []
+    precision = loaded.spec.precision or info.precision
+    words += [literal(precision)] if precision else []
     if info.context:
         words.append(plural("context of {count} token", "context of {count} tokens", info.context))
     words.append(_("loaded in {time}").format(time=seconds(loaded.load_seconds)))
+    if resident := _resident(loaded.pid):
+        words.append(_("its process uses {size}").format(size=size(resident)))
     return words
+
+
+def _resident(pid: int) -> int:
+    """Bytes of main memory that process holds; 0 when it has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def unload() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.errors import EmptyDocument
+from chatbot.errors import EmptyDocument, UnreadableDocument
+from chatbot.library.readers.kinds import NEEDS_PASSWORD
 from chatbot.services import Services
 
 
@@ -80,6 +81,13 @@ def test_why_a_file_was_refused_is_told_in_the_language_of_the_person(open_page,
     app = open_page("documents.py")
     assert "Tệp “trống\\.txt” trống\\." in shown(app)
     assert "Chưa có gì ở đây" not in shown(app)
+
+
+def test_a_reason_ends_before_the_advice_begins(open_page, services):
+    error = UnreadableDocument(NEEDS_PASSWORD, name="a.pdf")
+    services.store.refuse("a.pdf", error)
+    services.change_settings(language="vi")
+    assert "bằng mật khẩu\\. Hãy mở tệp" in shown(open_page("documents.py"))
 
 
 def test_a_row_opens_the_document_with_its_passages(open_page, services, tmp_path):
