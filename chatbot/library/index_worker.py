@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 _LEXICAL_STEP = 500
 _COPIED_STEP = 500
+_PREDECESSOR_SECONDS = 60
 _STEP_SECONDS = 0.3
 """A question waits at most about this long behind work on the index."""
 _OVERFETCH, _FILTERED_OVERFETCH = 2, 4
@@ -479,24 +480,30 @@ def filter_values(wanted: SearchFilter) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Serve the index described by one JSON argument."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    from filelock import FileLock
+
     values = json.loads(arguments[0])
-    worker = IndexWorker(
-        Path(values["database"]),
-        Path(values["folder"]),
-        values["embedder"],
-        values["chunker_version"],
-        allow_download=values["allow_download"],
-    )
-    serve(
-        {
-            "open": worker.open,
-            "plan": worker.plan,
-            "step": worker.step,
-            "seal": worker.seal,
-            "embed": worker.embed,
-            "query": worker.query,
-        }
-    )
+    folder = Path(values["folder"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Neither Chroma nor tantivy bears two processes: a successor waits until this one has ended.
+    with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=_PREDECESSOR_SECONDS):
+        worker = IndexWorker(
+            Path(values["database"]),
+            folder,
+            values["embedder"],
+            values["chunker_version"],
+            allow_download=values["allow_download"],
+        )
+        serve(
+            {
+                "open": worker.open,
+                "plan": worker.plan,
+                "step": worker.step,
+                "seal": worker.seal,
+                "embed": worker.embed,
+                "query": worker.query,
+            }
+        )
 
 
 if __name__ == "__main__":

@@ -243,6 +243,17 @@ def test_a_new_embedder_takes_over_and_the_old_vectors_go(database, paths, open_
     assert index.stamp in stamps
 
 
+def test_two_processes_never_hold_one_folder(database, open_index):
+    put(database, LAWS)
+    first = open_index()
+    second = open_index(ready=False)
+    assert not second.wait_ready(3)
+    assert ranking(second.query("cảnh báo học vụ"))[0] == "hoc-vu:0"  # from SQLite meanwhile
+    first.close()
+    assert second.wait_ready(60)
+    assert not second.query("cảnh báo học vụ").scanned
+
+
 def test_embedding_gives_a_row_a_text_in_order(database, open_index):
     index = open_index()
     texts = [f"văn bản {n}" for n in range(100)]
