@@ -269,7 +269,7 @@ def _trusted(pieces: int, language: Language) -> float:
     A vocabulary that was made for a language needs 1.1–1.3 pieces a word; all-MiniLM (English) needs
     1.2 for English and 1.7 for Vietnamese, where giving it half costs 5 to 15 points of recall@1.
     """
-    return 0.5 if pieces / len(words(_SAMPLE[language])) < 1.5 else 0.05
+    return 0.5 if pieces / len(words(_SAMPLE[language])) < 1.5 else 0.03
 
 
 def _local_folder(name: str, *, allow_download: bool) -> Path:
