@@ -27,9 +27,11 @@ from chatbot.engines.base import (
 from chatbot.engines.templates import ChatTemplate
 from chatbot.errors import (
     BrokenModel,
+    ChatbotError,
     ContextOverflow,
     EngineError,
     MissingBackend,
+    ModelError,
     OutOfMemory,
     SettingsError,
 )
@@ -85,7 +87,7 @@ class LlamaCpp:
             backend="llama_cpp",
             model=spec.title,
             context=self._size,
-            device="gpu" if spec.gpu_layers and llama_cpp.llama_supports_gpu_offload() else "cpu",
+            device=self._device(spec),
             precision=self._precision(),
             template=self._template.kind,
         )
@@ -155,7 +157,7 @@ class LlamaCpp:
         )
         model = self.library.llama_model_load_from_file(str(path).encode(), params)
         if not model:
-            self._raise_complaint("llama.cpp cannot open it")
+            raise self._complaint(BrokenModel, "llama.cpp cannot open it")
         if not self.library.llama_model_has_decoder(model):
             raise BrokenModel("it does not write text", name=self._name)
         return model
@@ -175,19 +177,26 @@ class LlamaCpp:
             params.flash_attn_type = self.library.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = self.library.llama_init_from_model(self._model, params)
         if not context:
-            self._raise_complaint("llama.cpp cannot make a context for it")
+            raise self._complaint(ModelError, "llama.cpp cannot make a context for it")
         return context
 
-    def _raise_complaint(self, otherwise: str) -> None:
+    def _complaint(self, kind: type[ModelError], otherwise: str) -> ChatbotError:
         said = list(_complaints)
         if any(words in line for line in said for words in _NO_ROOM_WORDS):
-            raise OutOfMemory(name=self._name)
-        raise BrokenModel(said[0] if said else otherwise, name=self._name)
+            return OutOfMemory(name=self._name)
+        return kind(said[0] if said else otherwise, name=self._name)
+
+    def _device(self, spec: EngineSpec) -> str:
+        if not spec.gpu_layers or not self.library.llama_supports_gpu_offload():
+            return "cpu"
+        backends = self.library.llama_print_system_info().decode("utf-8", "replace")
+        return "cuda" if "CUDA" in backends else "mps" if "MTL" in backends else "gpu"
 
     def _precision(self) -> str:
+        """Such as 'Q4_K - Medium': the description without architecture and size."""
         text = ctypes.create_string_buffer(128)
         self.library.llama_model_desc(self._model, text, len(text))
-        return text.value.decode("utf-8", "replace")
+        return text.value.decode("utf-8", "replace").split(" ", 2)[-1]
 
     # --- tokens
 
@@ -230,12 +239,15 @@ class LlamaCpp:
             if old != new:
                 break
             same += 1
+        return self._forget_after(prompt[:same])
+
+    def _forget_after(self, kept: list[int]) -> int:
         # Recurrent models cannot forget a part of what they read.
-        if not self.library.llama_memory_seq_rm(self._memory, 0, same, -1):
+        if not self.library.llama_memory_seq_rm(self._memory, 0, len(kept), -1):
             self.library.llama_memory_clear(self._memory, _WITH_DATA)
-            same = 0
-        self._read = prompt[:same]
-        return same
+            kept = []
+        self._read = kept
+        return len(kept)
 
     def _prefill(self, prompt: list[int], cached: int, cancelled: Cancelled) -> Iterator[float]:
         # The callback takes Python's lock between the steps of a batch: cheap here, dear while writing.
@@ -250,7 +262,7 @@ class LlamaCpp:
                 if cancelled() or not self.decode(
                     self.library.llama_batch_get_one(tokens, len(piece))
                 ):
-                    self.library.llama_memory_seq_rm(self._memory, 0, len(self._read), -1)
+                    self._forget_after(self._read)
                     return
                 self._read.extend(piece)
                 yield (len(self._read) - cached) / new

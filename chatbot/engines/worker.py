@@ -154,15 +154,18 @@ class EngineWorker:
         """
         if not self.loaded:
             with self._line.turn():
-                self._load()
+                for _ in self._loading():
+                    pass
         assert self._info is not None
         return self._info
 
     def stream(self, turns: Sequence[Turn], options: GenerationOptions) -> Iterator[Delta]:
         """Wait in line, then yield the answer as it grows; the last Delta carries the stats.
 
-        While waiting yields Delta(queue_place=…); raises Busy when sixteen wait already. Closing the
-        iterator cancels: the child stops within one token or one prefill batch.
+        While waiting yields Delta(queue_place=…), while nothing happens an empty Delta twice a second;
+        raises Busy when sixteen wait already. Closing the iterator cancels: the child stops within
+        one token or one prefill batch, and a load ends at once. Until it is closed or read to its
+        end the iterator holds its turn, so read it briskly.
         """
         ticket = self._line.join()
         try:
@@ -171,7 +174,8 @@ class EngineWorker:
             if not self.loaded:
                 if self._info is not None:
                     yield Delta(notice=LOADING_AGAIN)
-                self._load()
+                for _ in self._loading():
+                    yield Delta()
             params = {
                 "spec": asdict(self.spec),
                 "turns": self._packed(turns),
@@ -214,26 +218,32 @@ class EngineWorker:
     def free(self) -> None:
         """Give the memory back at once. Only for the holder of the line's turn."""
         self._end_child()
-        self._info = None
 
     def close(self) -> None:
         """End the process now, also in the middle of an answer; the worker cannot be used again."""
         self._closed = True
         self._child.close()
 
-    def _load(self) -> None:
+    def _loading(self) -> Iterator[None]:
+        """Load in this worker's turn; yields while it lasts, and closing it gives the load up."""
         if self.loaded:
             return
         if self._make_room:
             self._make_room(self)
         start = time.monotonic()
+        call = self._child.stream(
+            "load", {"spec": asdict(self.spec)}, timeout=LOAD_SECONDS, ticks=True
+        )
         try:
-            frame, _ = self._child.call("load", {"spec": asdict(self.spec)}, timeout=LOAD_SECONDS)
+            with contextlib.closing(call) as frames:
+                for frame, _ in frames:
+                    if "tick" in frame:
+                        yield
         except ChildDied as error:
             if error.values.get("detail") in _CRASHES:
                 raise BrokenModel(error.values["detail"], name=self.spec.title) from error
             raise
-        except ChatbotError:
+        except (ChatbotError, GeneratorExit):
             self._end_child()  # what was half loaded must not keep its memory
             raise
         self._info = EngineInfo(**frame)

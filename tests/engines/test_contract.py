@@ -126,6 +126,21 @@ def test_cancelling_while_reading_stops_within_a_batch(model_case: Case) -> None
     assert 128 <= stats.cached_tokens < stats.prompt_tokens - 128
 
 
+def test_llama_cpp_ends_even_a_single_long_batch_early(spec_of) -> None:
+    worker = EngineWorker(replace(spec_of("llama_cpp"), batch=8192))
+    try:
+        worker.load()
+        long_prompt = [Turn("user", "the rules of the house " * 1200)]
+        stream = worker.stream(long_prompt, GREEDY)
+        assert next(stream).progress == 0.0
+        stream.close()
+        *_, last = worker.stream(long_prompt, replace(GREEDY, max_tokens=1))
+        assert last.stats.prompt_tokens > 4000
+        assert last.stats.cached_tokens == 0  # a batch that was read to its end would be remembered
+    finally:
+        worker.close()
+
+
 def test_reading_a_prompt_tells_its_progress(model_case: Case) -> None:
     answer = model_case.ask([Turn("user", "all the names in the library " * 100)], max_tokens=1)
     told = [delta.progress for delta in answer.deltas if delta.progress is not None]

@@ -63,6 +63,7 @@ def test_the_second_turn_reads_only_what_is_new(stories: EngineWorker) -> None:
     assert second.stats.cached_tokens >= read_before - 2
 
 
+@pytest.mark.slow
 def test_both_formats_tell_the_same_story(shared_data: Path) -> None:
     models = shared_data / "models"
     if not (models / "stories260K.gguf").exists():

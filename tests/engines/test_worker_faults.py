@@ -115,6 +115,24 @@ def test_a_gguf_that_lies_about_its_sizes_is_refused(tiny_gguf: Path, tmp_path: 
     _refused(EngineSpec("llama_cpp", name="broken", path=str(file)))
 
 
+def test_a_cache_type_that_the_model_cannot_have_is_not_called_damage(tiny_gguf: Path) -> None:
+    worker = EngineWorker(EngineSpec("llama_cpp", name="tiny", path=str(tiny_gguf), kv_type="q8_0"))
+    with pytest.raises(ModelError, match="q8_0") as raised:
+        worker.load()
+    assert not isinstance(raised.value, BrokenModel)
+    worker.close()
+
+
+def test_giving_up_a_load_ends_it(tiny_hf: Path) -> None:
+    worker = EngineWorker(EngineSpec("transformers", name="tiny", path=str(tiny_hf)))
+    stream = worker.stream(QUESTION, GREEDY)
+    assert next(stream).text == ""  # half a second in, torch is still being imported
+    process = psutil.Process(worker._child.pid)
+    stream.close()
+    assert not process.is_running()
+    worker.close()
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     _refused(EngineSpec("llama_cpp", name="broken", path=str(tmp_path / "none.gguf")))
 
