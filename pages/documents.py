@@ -206,7 +206,7 @@ def _filtered(documents: Sequence[Document]) -> list[Document]:
             ["", *collections],
             format_func=lambda name: collection_name(name) if name else _("All collections"),
             label_visibility="collapsed",
-            key="documents-collection",
+            key=f"documents-collection-{language()}",
             width=190,
         )
         shown = st.selectbox(
@@ -214,7 +214,7 @@ def _filtered(documents: Sequence[Document]) -> list[Document]:
             list(_SHOWN),
             format_func=lambda name: _(_SHOWN[name]),
             label_visibility="collapsed",
-            key="documents-state",
+            key=f"documents-state-{language()}",
             width=150,
         )
     keep = {
@@ -422,7 +422,7 @@ def _collection_picker(label: str, key: str) -> str:
         label,
         list(names),
         accept_new_options=True,
-        key=key,
+        key=f"{key}-{language()}",  # drawn anew when its words change
         help=_("Choose one or type a new name"),
     )
     return names.get(chosen, chosen.strip() or "documents")

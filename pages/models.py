@@ -144,7 +144,7 @@ def _wishes(model: ModelArtifact) -> dict[str, Any]:
             _("Context (tokens)"),
             [0, *contexts],
             format_func=lambda c: decimal(c, 0) if c else _("Automatic"),
-            key=f"context-{model.id}",
+            key=f"context-{model.id}-{language()}",  # drawn anew when its words change
             help=_("How much the model can read at once: instructions, passages and conversation"),
             width=200,
         )
@@ -152,7 +152,7 @@ def _wishes(model: ModelArtifact) -> dict[str, Any]:
             _("KV cache type"),
             ["", *_KV_TYPES],
             format_func=lambda t: t or _("Automatic"),
-            key=f"kv-{model.id}",
+            key=f"kv-{model.id}-{language()}",
             help=_(
                 "What the model keeps of the text it has read; q8_0 and q4_0 halve and quarter it"
             ),

@@ -60,6 +60,11 @@ def _change(**values: object) -> None:
         st.toast(literal(error.text(language())), icon=":material/error:")
 
 
+def _key(name: str) -> str:
+    """A key in this language: a choice is drawn anew when its words change."""
+    return f"{name}-{language()}"
+
+
 # --- the person and this PC -----------------------------------------------------------------
 
 
@@ -71,8 +76,9 @@ def _general() -> None:
         choices,
         index=choices.index(services().settings.language or ""),
         format_func=lambda code: LANGUAGES[code] if code else _("The browser's"),
-        key="settings-language",
+        key=_key("settings-language"),
         on_change=_set_language,
+        args=(_key("settings-language"),),
     )
     st.caption(_("Light or dark follows your system."))
     data = services().paths.data
@@ -86,8 +92,8 @@ def _general() -> None:
     )
 
 
-def _set_language() -> None:
-    chosen = st.session_state["settings-language"] or None
+def _set_language(key: str) -> None:
+    chosen = st.session_state[key] or None
     _change(language=chosen)
     # The switch in the sidebar shows the same.
     st.session_state["language-switch"] = chosen or preferred_language(st.context.locale)
@@ -116,7 +122,7 @@ def _answers() -> None:
         default=settings.answer_style,
         required=True,
         format_func=lambda name: _(ANSWER_STYLES[name]),
-        key="answer-style",
+        key=_key("answer-style"),
     )
     st.caption(_(_STYLES_EXPLAINED[style]) + " " + _("It applies to answers that a model writes."))
     if style != settings.answer_style:
@@ -132,7 +138,7 @@ def _answers() -> None:
         choices,
         index=choices.index(chosen) if chosen in choices else 0,
         format_func=labels.__getitem__,
-        key="default-model",
+        key=_key("default-model"),
         help=_("Conversations that did not choose one of their own answer with it"),
     )
     if model != chosen:
@@ -171,7 +177,7 @@ def _meaning() -> None:
             index=names.index(settings.embedder),
             format_func=lambda n: _("Built in (spelling)") if n == SURFACE else n,
             accept_new_options=True,
-            key="embedder",
+            key=_key("embedder"),
             help=_(
                 "A folder with a sentence-transformers or model2vec model, or the Hugging Face name of"
                 " one that is already on this PC"
@@ -194,17 +200,19 @@ def _index_state() -> None:
         words = _("The search index is being built: {done} of {total} passages.")
         st.progress(min(fraction, 1.0), words.format(done=status.done, total=status.total))
         st.caption(_("Answers keep coming meanwhile."))
-    if status.error:
-        st.warning(literal(status.error.text(language())), icon=":material/info:")
     if isinstance(status.error, OfflineError) and not offline():
-        st.caption(
+        st.warning(
             _(
-                "It is not on this PC. Only if you press this, Hearth asks huggingface.co for it once."
-            )
+                "“{name}” is not on this PC, so only the words are searched now. If you press the button,"
+                " Hearth asks huggingface.co for it once."
+            ).format(name=literal(services().settings.embedder)),
+            icon=":material/info:",
         )
         if st.button(_("Download the embedder"), icon=":material/download:"):
             _change(allow_embedder_download=True)
             st.rerun()
+    elif status.error:
+        st.warning(literal(status.error.text(language())), icon=":material/info:")
     if status.state == "failed" and st.button(
         _("Build the search index anew"), icon=":material/refresh:"
     ):

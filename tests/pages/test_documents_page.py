@@ -52,7 +52,7 @@ def test_a_folder_is_added_by_its_path_into_the_chosen_collection(open_page, ser
     text_file(folder, "empty.txt", "")
     services.store.add_collection("Work rules")
     app = open_page("documents.py")
-    app.selectbox(key="add-collection").set_value("Work rules")
+    app.selectbox(key="add-collection-en").set_value("Work rules")
     next(t for t in app.text_input if t.label == "A file or folder on this PC").input(f'"{folder}"')
     next(b for b in app.button if b.label == "Add").click().run()
     assert not app.exception
@@ -149,7 +149,7 @@ def test_a_document_moves_to_another_collection(open_page, services, tmp_path):
     app = open_page("documents.py")
     button(app, f"open-{document.id}").click().run()
     button(app, "do-move").click().run()
-    app.selectbox(key=f"to-{document.id}").set_value("Contracts").run()
+    app.selectbox(key=f"to-{document.id}-en").set_value("Contracts").run()
     button(app, f"yes-{document.id}").click().run()
     assert not app.exception
     for job in services.jobs.list(active=True):

@@ -101,8 +101,8 @@ def test_load_use_as_default_and_unload(open_page, services, stories):
 
 def test_the_plan_follows_the_chosen_context(open_page, services, stories):
     app = open_page("models.py")
-    assert list(app.selectbox(key=f"context-{stories.id}").options) == ["Automatic", "512"]
-    app.selectbox(key=f"context-{stories.id}").select_index(1).run()
+    assert list(app.selectbox(key=f"context-{stories.id}-en").options) == ["Automatic", "512"]
+    app.selectbox(key=f"context-{stories.id}-en").select_index(1).run()
     button(app, f"load-{stories.id}").click().run(timeout=60)
     assert services.engines.loaded.spec.context == 512
 

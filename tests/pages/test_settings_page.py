@@ -40,18 +40,20 @@ def test_it_shows_where_everything_lies(open_page, services):
 
 def test_the_language_is_stored_and_the_sidebar_agrees(open_page, services):
     app = open_page("settings.py")
-    app.selectbox(key="settings-language").set_value("vi").run()
+    app.selectbox(key="settings-language-en").set_value("vi").run()
     assert services.settings.language == "vi"
     app.run()
     assert services.settings.language == "vi", "the switch in the sidebar must not undo it"
     assert app.title[0].value == "Cài đặt"
-    app.selectbox(key="settings-language").set_value("").run()
+    app.selectbox(key="settings-language-vi").set_value("").run()
     assert services.settings.language is None
 
 
 def test_answers_are_chosen_here(open_page, services):
     app = open_page("settings.py")
-    next(g for g in app.get("button_group") if g.key == "answer-style").set_value("detailed").run()
+    next(g for g in app.get("button_group") if g.key == "answer-style-en").set_value(
+        "detailed"
+    ).run()
     assert services.settings.answer_style == "detailed"
     app.number_input(key="idle-unload").set_value(5).run()
     assert services.settings.idle_unload_minutes == 5
@@ -136,6 +138,16 @@ def test_the_diagnostic_report_holds_no_content(open_page, services, tmp_path):
     for secret in ("hidden", "secret", str(services.paths.data), str(tmp_path)):
         assert secret not in report
     assert '"hearth"' in report
+
+
+def test_an_embedder_that_is_not_here_is_said_and_words_still_find(open_page, services):
+    app = open_page("settings.py")
+    services.change_settings(embedder="nobody/no-such-embedder")
+    services.index.wait_ready(60)
+    app.run()
+    assert not app.exception
+    assert app.warning, "why there are no vectors"
+    assert "Download the embedder" not in [b.label for b in app.button], "offline forbids it"
 
 
 def test_the_embedder_is_explained_honestly(open_page):
