@@ -20,7 +20,7 @@ import typer
 from chatbot.errors import ChatbotError, ChildError
 from chatbot.i18n import preferred_language
 from chatbot.settings import Paths
-from chatbot.types import Language, Scope, SearchMode
+from chatbot.types import Backend, Language, Scope, SearchMode
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Ask your own documents, on your own PC."
@@ -145,7 +145,7 @@ def models_plan(
     context: Annotated[int | None, typer.Option(help="Tokens of context.")] = None,
     kv_type: Annotated[str | None, typer.Option(help="f16, q8_0 or q4_0.")] = None,
     batch: Annotated[int | None, typer.Option(help="Tokens per prefill batch.")] = None,
-    backend: Annotated[str | None, typer.Option(help="llama_cpp or transformers.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="llama_cpp or transformers.")] = None,
     as_json: Json = False,
 ) -> None:
     """What a model would need on this PC, part by part."""
@@ -158,8 +158,7 @@ def models_plan(
         if not path.exists():
             rows = _run("models list")["models"]
             path = Path(next((m["path"] for m in rows if m["id"] == path_or_id), path_or_id))
-        given = {"context": context, "kv_type": kv_type, "batch": batch, "backend": backend}
-        wishes = planning.Wishes(**{k: v for k, v in given.items() if v is not None})
+        wishes = planning.Wishes(context, kv_type, batch, backend)
         hardware = detect(Paths.default().data)
         return planning.to_dict(planning.plan(hardware, read_model(path), wishes, installed()))
 

@@ -38,6 +38,11 @@ from chatbot.settings import PROJECT
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
+# Ctrl+C in the terminal is for the owner, who ends its children in order.
+_NEW_GROUP_ON_WINDOWS = 0x00000200  # CREATE_NEW_PROCESS_GROUP, which subprocess names only there
+_OWN_GROUP: dict[str, Any] = (
+    {"creationflags": _NEW_GROUP_ON_WINDOWS} if os.name == "nt" else {"process_group": 0}
+)
 Params = dict[str, Any]
 Event = dict[str, Any]
 
@@ -190,6 +195,7 @@ class Child:
             stdout=subprocess.PIPE,
             env=environment,
             cwd=PROJECT,
+            **_OWN_GROUP,
         )
         if self._lowest_priority:
             lower_priority(process.pid)

@@ -67,6 +67,7 @@ QUOTES = "extractive"
 """Model id of 'no model': answers quote the documents."""
 
 SOURCES_PER_ANSWER = 6
+TRASH_SECONDS = 30 * 86400
 
 
 class Services:
@@ -114,7 +115,7 @@ class Services:
         self.jobs.register("import_model", self._import_model)
         self.jobs.start()
         self.monitor.start()
-        self._forget_incognito_files()
+        self._forget_files()
         if not self.settings.samples_added:
             self.add_documents([SAMPLES], collection="samples")
             self.change_settings(samples_added=True)
@@ -227,10 +228,13 @@ class Services:
                 self._reading = None
             done += 1
 
-    def _forget_incognito_files(self) -> None:
-        for document in self.store.list(conversation=None, every=True):
-            if (document.conversation or "").startswith(INCOGNITO):
-                self.store.purge(document.id)
+    def _forget_files(self) -> None:
+        """Erase what lay in the trash for a month, and files of incognito conversations."""
+        files = [d for d in self.store.list(every=True) if d.conversation]
+        gone = [d.id for d in files if str(d.conversation).startswith(INCOGNITO)]
+        gone += [d.id for d in self.store.trash(older_than=TRASH_SECONDS)]
+        if gone:
+            self.ingest.purge(*gone)
 
     # --- models -----------------------------------------------------------------------------
 

@@ -111,20 +111,20 @@ def _options(settings: ConversationSettings, key: str) -> ConversationSettings:
                 _("Temperature"),
                 0.0,
                 2.0,
-                options.temperature,
+                float(options.temperature),
                 0.05,
                 key=f"temperature-{key}",
                 help=_("0 always takes the likeliest word; higher is freer"),
             )
-            top_p = st.slider("Top-p", 0.05, 1.0, options.top_p, 0.05, key=f"top-p-{key}")
+            top_p = st.slider("Top-p", 0.05, 1.0, float(options.top_p), 0.05, key=f"top-p-{key}")
             top_k = st.number_input("Top-k", 0, 200, options.top_k, key=f"top-k-{key}")
-            min_p = st.slider("Min-p", 0.0, 0.5, options.min_p, 0.01, key=f"min-p-{key}")
+            min_p = st.slider("Min-p", 0.0, 0.5, float(options.min_p), 0.01, key=f"min-p-{key}")
         with right:
             penalty = st.slider(
                 _("Repetition penalty"),
                 1.0,
                 1.5,
-                options.repeat_penalty,
+                float(options.repeat_penalty),
                 0.05,
                 key=f"penalty-{key}",
             )

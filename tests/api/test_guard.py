@@ -22,7 +22,10 @@ async def hello(_request: Request) -> PlainTextResponse:
 def client(monkeypatch):
     monkeypatch.setattr(guard, "services", lambda: type("Held", (), {"token": "right-token"}))
     app = Starlette(
-        routes=[Route("/open", hello), Route("/closed", guard.with_token(hello), methods=["GET", "POST"])],
+        routes=[
+            Route("/open", hello),
+            Route("/closed", guard.with_token(hello), methods=["GET", "POST"]),
+        ],
         middleware=[Middleware(Guard)],
     )
     return TestClient(app, base_url="http://127.0.0.1:8501")
@@ -30,8 +33,19 @@ def client(monkeypatch):
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1@evil.example", "",
-     "127.0.0.1:80:80", "evil.example:8501", "0.0.0.0", "127.0.0.1:x", "127.0.0.1/", "[::2]"],
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "127.0.0.1@evil.example",
+        "",
+        "127.0.0.1:80:80",
+        "evil.example:8501",
+        "0.0.0.0",
+        "127.0.0.1:x",
+        "127.0.0.1/",
+        "[::2]",
+    ],
 )
 @pytest.mark.parametrize("path", ["/open", "/closed"])
 def test_foreign_hosts_are_refused_on_every_route(client, host, path):
@@ -39,13 +53,17 @@ def test_foreign_hosts_are_refused_on_every_route(client, host, path):
     assert response.status_code == 403
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8501", "localhost", "LOCALHOST:1", "[::1]:8501"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:8501", "localhost", "LOCALHOST:1", "[::1]:8501"]
+)
 def test_loopback_names_pass(client, host):
     assert client.get("/open", headers={"Host": host}).text == "hello"
     assert host_name(host) in guard.ALLOWED_HOSTS
 
 
-@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", "right-token-and-more", "Basic right-token"])
+@pytest.mark.parametrize(
+    "given", [None, "", "Bearer", "Bearer wrong", "right-token-and-more", "Basic right-token"]
+)
 def test_without_the_token_there_is_401(client, given):
     headers = {"Authorization": given} if given is not None else {}
     assert client.get("/closed", headers=headers).status_code == 401
@@ -57,7 +75,9 @@ def test_the_token_opens(client):
 
 def test_oversized_bodies_are_refused(client):
     response = client.post(
-        "/closed", content=b"x" * (guard.BODY_LIMIT + 1), headers={"Authorization": "Bearer right-token"}
+        "/closed",
+        content=b"x" * (guard.BODY_LIMIT + 1),
+        headers={"Authorization": "Bearer right-token"},
     )
     assert response.status_code == 413
 
