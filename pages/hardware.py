@@ -60,14 +60,14 @@ def _verdict(hardware: Hardware) -> None:
     elif hardware.unified_memory:
         st.success(
             _("{gpu}: processor and graphics share {memory} of memory.").format(
-                gpu=literal(gpu.name), memory=size(hardware.ram_total)
+                gpu=literal(gpu.name), memory=meter.memory(hardware.ram_total)
             ),
             icon=":material/bolt:",
         )
     else:
         st.success(
             _("{gpu} with {memory}: models that fit there answer fastest.").format(
-                gpu=literal(gpu.name), memory=size(gpu.total)
+                gpu=literal(gpu.name), memory=meter.memory(gpu.total)
             ),
             icon=":material/bolt:",
         )
@@ -86,7 +86,7 @@ def _now() -> None:
             st.caption(
                 ":orange[:material/info: "
                 + _("{size} are swapped to the disk; a loaded model may answer slowly.").format(
-                    size=size(sample.swap_used)
+                    size=meter.memory(sample.swap_used)
                 )
                 + "]"
             )
@@ -155,14 +155,14 @@ def _inventory(hardware: Hardware) -> None:
         (
             _("Memory"),
             _("{total}, {free} free").format(
-                total=size(hardware.ram_total), free=size(hardware.ram_available)
+                total=meter.memory(hardware.ram_total), free=meter.memory(hardware.ram_available)
             ),
         ),
         *(
             (
                 _("Graphics card"),
                 _("{name}, {total}, {free} free").format(
-                    name=gpu.name, total=size(gpu.total), free=size(gpu.free)
+                    name=gpu.name, total=meter.memory(gpu.total), free=meter.memory(gpu.free)
                 ),
             )
             for gpu in hardware.gpus

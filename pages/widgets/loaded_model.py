@@ -10,7 +10,8 @@ from chatbot.errors import ChatbotError
 from chatbot.hardware.monitor import Sample
 from chatbot.markup import literal
 from chatbot.services import services
-from widgets.words import _, language, plural, seconds, size
+from widgets.meter import memory
+from widgets.words import _, language, plural, seconds
 
 _SHOW_FREED_SECONDS = 60
 _BACKENDS = {"llama_cpp": "llama.cpp", "transformers": "transformers", "openai": "OpenAI API"}
@@ -54,7 +55,7 @@ def facts(loaded: LoadedModel) -> list[str]:
         words.append(plural("context of {count} token", "context of {count} tokens", info.context))
     words.append(_("loaded in {time}").format(time=seconds(loaded.load_seconds)))
     if resident := _resident(loaded.pid):
-        words.append(_("its process uses {size}").format(size=size(resident)))
+        words.append(_("its process uses {size}").format(size=memory(resident)))
     return words
 
 
@@ -84,11 +85,11 @@ def _freed() -> None:
         return
     words = [
         _("Memory in use: {before} → {after}").format(
-            before=size(before.ram_used), after=size(now.ram_used)
+            before=memory(before.ram_used), after=memory(now.ram_used)
         )
     ]
     for old, new in zip(before.gpus, now.gpus, strict=False):
         words.append(
-            f"{literal(old.name)}: {size(old.total - old.free)} → {size(new.total - new.free)}"
+            f"{literal(old.name)}: {memory(old.total - old.free)} → {memory(new.total - new.free)}"
         )
     st.caption(" · ".join(words))

@@ -6,8 +6,9 @@ from html import escape
 
 import streamlit as st
 
-from widgets.words import _, size
+from widgets.words import _, decimal
 
+_GB = 1 << 30
 _STYLE = """
 <style>
 .hearth-bar { display: flex; height: 0.8rem; border-radius: 0.4rem; overflow: hidden;
@@ -23,6 +24,13 @@ _STYLE = """
 """
 
 
+def memory(number: float) -> str:
+    """Bytes of memory as every system shows them: an 8 GB card has 8.0 GB, not 8.6."""
+    if number >= _GB / 10:
+        return f"{decimal(number / _GB)} GB"
+    return f"{decimal(number / (1 << 20), 0)} MB"
+
+
 def shares(label: str, total: int, free: int, ours: int | None) -> None:
     """One memory of `total` bytes, of which `free` are free and `ours` Hearth's (None: not known)."""
     used = max(total - free, 0)
@@ -35,11 +43,11 @@ def shares(label: str, total: int, free: int, ours: int | None) -> None:
         for name, _words, number in parts
     )
     key = "".join(
-        f'<span><i class="{name}"></i>{escape(words)} {size(number)}</span>'
+        f'<span><i class="{name}"></i>{escape(words)} {memory(number)}</span>'
         for name, words, number in [*parts, ("hearth-free", _("Free"), free)]
     )
     st.html(
-        f"{_STYLE}<div><strong>{escape(label)}</strong> · {size(total)}</div>"
+        f"{_STYLE}<div><strong>{escape(label)}</strong> · {memory(total)}</div>"
         f'<div class="hearth-bar" role="img" aria-label="{escape(label)}">{bars}</div>'
         f'<div class="hearth-key">{key}</div>'
     )

@@ -51,7 +51,7 @@ def test_it_says_what_this_pc_has_and_who_uses_the_memory(open_page, services):
 def test_a_graphics_card_shows_memory_load_temperature_and_power(open_page):
     app = open_page("hardware.py")
     assert "load 35 % · 61 °C · 80 W" in shown(app)
-    assert app.success, "the verdict names the card"
+    assert "with 8.0 GB" in app.success[0].value, "the verdict names the card"
     # The driver's words are shown, never interpreted.
     assert "RTX &lt;b&gt;4060" in drawn(app)
     assert "<b>4060" not in drawn(app)
