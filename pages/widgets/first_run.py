@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import streamlit as st
-from chatbot.memory.recommend import recommend_text
 
+from chatbot.memory.recommend import recommend_text
 from chatbot.services import services
 from widgets.words import _, language
 

@@ -74,6 +74,7 @@ def start_app(data: Path, log: Path, **environment: str) -> subprocess.Popen[byt
 def running(data: Path, **environment: str) -> Iterator[RunningApp]:
     """The app once it answers; ended at the end."""
     log = data.parent / "app.log"
+    log.unlink(missing_ok=True)  # the address of an earlier start must not be found in it
     app = RunningApp(start_app(data, log, **environment), "", data, log)
     try:
         app.address = _address(app)
