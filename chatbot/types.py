@@ -222,8 +222,8 @@ class Engine(Protocol):
         """Yield the answer as it grows; the last Delta carries the stats. Closing the iterator cancels."""
         ...
 
-    def count_tokens(self, turns: Sequence[Turn]) -> int:
-        """Exactly as many tokens as `stream` would read for these turns."""
+    def count_tokens(self, turns: Sequence[Turn], *, thinking: bool = True) -> int:
+        """Exactly as many tokens as `stream` would read for these turns; remote engines estimate."""
         ...
 
     def close(self) -> None: ...

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from chatbot.chat import prompt as prompts
 from chatbot.chat.history import History
@@ -317,7 +318,7 @@ class Answers:
             style=self._style(),
             context=info.context,
             answer_tokens=settings.options.max_tokens,
-            count_tokens=engine.count_tokens,
+            count_tokens=partial(engine.count_tokens, thinking=settings.options.thinking),
         )
         reply.update(
             phase="reading",

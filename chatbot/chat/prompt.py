@@ -73,6 +73,13 @@ _FOLLOW_UP = re.compile(
 )
 _FOLLOW_UP_WORDS = 12
 
+# What chat templates use to end a turn; inside a document it must stay text.
+_CONTROL = re.compile(
+    r"<(?=\|[^<>|]{1,40}\|>|/?(?:s|document|think|tool_call|(?:start|end)_of_turn)\b[^<>]{0,40}>|<SYS>>|</SYS>>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\])",
+    re.IGNORECASE,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -177,6 +184,11 @@ def _system_text(language: Language, scope: Scope, system_prompt: str, style: st
     return "\n\n".join(part for part in parts if part)
 
 
+def as_data(text: str) -> str:
+    """The text with every mark that could close a document or a turn taken apart by a space."""
+    return _CONTROL.sub(lambda mark: f"{mark.group()} ", text)
+
+
 def _question_turn(question: str, sources: Sequence[Source], language: Language) -> Turn:
     if not sources:
         return Turn("user", question, question)
@@ -185,8 +197,7 @@ def _question_turn(question: str, sources: Sequence[Source], language: Language)
     for source in sources:
         place = [source.document] + ([f"{page} {source.page}"] if source.page else [])
         heading = " | ".join([*place, source.path] if source.path else place)
-        # A passage that imitates the delimiter must not be able to close it.
-        body = source.text.strip().replace("</document", "< /document")
+        heading, body = as_data(heading), as_data(source.text.strip())
         blocks.append(
             f"<document number={source.number}>\n[{source.number}] {heading}\n{body}\n</document>"
         )

@@ -45,7 +45,7 @@ class ScriptedEngine:
         finally:
             self.closed.set()
 
-    def count_tokens(self, turns):
+    def count_tokens(self, turns, *, thinking=True):
         return sum(len(t.text.split()) for t in turns)
 
     def close(self):
