@@ -12,7 +12,7 @@ import streamlit as st
 from chatbot import __version__
 from chatbot.chat.prompt import ANSWER_STYLES
 from chatbot.errors import ChatbotError, OfflineError
-from chatbot.i18n import LANGUAGES, N_, preferred_language
+from chatbot.i18n import LANGUAGES, N_
 from chatbot.library.embedders import SURFACE
 from chatbot.markup import literal
 from chatbot.services import QUOTES, REMOTE, services
@@ -96,7 +96,6 @@ def _set_language(key: str) -> None:
     chosen = st.session_state[key] or None
     _change(language=chosen)
     # The switch in the sidebar shows the same.
-    st.session_state["language-switch"] = chosen or preferred_language(st.context.locale)
 
 
 def _size_of(folder: Path) -> int:

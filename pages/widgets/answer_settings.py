@@ -9,8 +9,9 @@ import streamlit as st
 from chatbot.i18n import N_
 from chatbot.services import QUOTES, REMOTE, services
 from chatbot.types import ConversationSettings, Scope, SearchFilter
-from widgets.words import _, plural
+from widgets.words import _, language, plural
 
+_DEFAULT = "default"
 SCOPES: dict[Scope, str] = {
     "only": N_("Documents only"),
     "also": N_("Documents and model"),
@@ -37,7 +38,7 @@ def _scope(settings: ConversationSettings, key: str) -> ConversationSettings:
         index=names.index(settings.scope),
         format_func=lambda name: _(SCOPES[name]),
         label_visibility="collapsed",
-        key=f"scope-mode-{key}",
+        key=f"scope-mode-{language()}-{key}",
         width=190,
         help=_("What the answer may draw on"),
     )
@@ -158,19 +159,22 @@ def _options(settings: ConversationSettings, key: str) -> ConversationSettings:
 
 
 def _model(settings: ConversationSettings, key: str) -> str | None:
-    models = {m.id: m.name for m in services().models.list()}
-    labels: dict[str | None, str] = {
-        None: _("The default model"),
+    labels = {
+        _DEFAULT: _("The default model"),
         QUOTES: _("No model: quote the documents"),
+        **{model.id: model.name for model in services().models.list()},
     }
-    labels |= models
     if services().settings.remote_url:
         labels[REMOTE] = _("Remote: {name}").format(name=services().settings.remote_model)
     choices = list(labels)
-    index = choices.index(settings.model) if settings.model in choices else 0
-    return st.selectbox(
-        _("Model"), choices, index=index, format_func=labels.__getitem__, key=f"model-{key}"
+    chosen = st.selectbox(
+        _("Model"),
+        choices,
+        index=choices.index(settings.model) if settings.model in choices else 0,
+        format_func=labels.__getitem__,
+        key=f"model-{language()}-{key}",
     )
+    return None if chosen == _DEFAULT else chosen
 
 
 def _presets(settings: ConversationSettings, key: str) -> ConversationSettings:
@@ -195,9 +199,9 @@ def _presets(settings: ConversationSettings, key: str) -> ConversationSettings:
             "length",
             "seed",
             "thinking",
-            "model",
         ):
             st.session_state.pop(f"{prefix}-{key}", None)
+        st.session_state.pop(f"model-{language()}-{key}", None)
         return replace(
             settings, system_prompt=chosen.system_prompt, options=chosen.options, model=chosen.model
         )

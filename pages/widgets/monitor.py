@@ -14,19 +14,22 @@ def show() -> None:
     """Draw the language switch and the live meters."""
     st.divider()
     _meters()
-    chosen = st.segmented_control(
+    # Set before the widget: a tab opened earlier must follow, not put its own old choice back.
+    st.session_state["language-switch"] = language()
+    st.segmented_control(
         _("Language"),
         list(LANGUAGES),
-        default=language(),
         required=True,
-        format_func=lambda code: LANGUAGES[code],
+        format_func=LANGUAGES.__getitem__,
         label_visibility="collapsed",
         key="language-switch",
         width="stretch",
+        on_change=_switch_language,
     )
-    if chosen and chosen != language():
-        services().change_settings(language=chosen)
-        st.rerun()
+
+
+def _switch_language() -> None:
+    services().change_settings(language=st.session_state["language-switch"])
 
 
 @st.fragment(run_every=2)

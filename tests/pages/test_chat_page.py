@@ -90,13 +90,13 @@ def test_the_chosen_scope_and_sampling_stay_with_the_conversation(
     open_page, services, conversation
 ):
     app = open_page(conversation=conversation.id)
-    app.selectbox(key=f"scope-mode-{conversation.id}").set_value("also").run()
+    app.selectbox(key=f"scope-mode-en-{conversation.id}").set_value("also").run()
     app.slider(key=f"temperature-{conversation.id}").set_value(1.2).run()
     settings = services.history.conversation(conversation.id).settings
     assert settings.scope == "also"
     assert settings.options.temperature == pytest.approx(1.2)
     again = open_page(conversation=conversation.id)
-    assert again.selectbox(key=f"scope-mode-{conversation.id}").value == "also"
+    assert again.selectbox(key=f"scope-mode-en-{conversation.id}").value == "also"
 
 
 def test_a_preset_can_be_kept_and_used_elsewhere(open_page, services, conversation):
