@@ -34,7 +34,7 @@ async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
     """Own the data folder while the server runs."""
     host, port = config.get_option("server.address"), config.get_option("server.port")
     try:
-        open_services(address=f"http://{host or 'localhost'}:{port}").warm_up()
+        open_services(address=f"http://{host or 'localhost'}:{port}")
     except ChatbotError as error:
         # The server would print a traceback and go on to shut down; a person needs one sentence.
         print(f"\n  {error.text('vi')}\n  {error.text('en')}\n", file=sys.stderr)  # noqa: T201

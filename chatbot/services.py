@@ -68,13 +68,16 @@ QUOTES = "extractive"
 
 SOURCES_PER_ANSWER = 6
 TRASH_SECONDS = 30 * 86400
+FIRST_PAGE_SECONDS = 5.0
 
 
 class Services:
     """The open rooms of one data folder; build it with `open_services`."""
 
-    def __init__(self, paths: Paths, lock: FileLock) -> None:
+    def __init__(self, paths: Paths, lock: FileLock, patience: float = 0.0) -> None:
+        """`patience` is how many seconds heavy helpers wait for the first page to be shown."""
         self.paths = paths
+        self._patience = patience
         self._lock = lock
         paths.make()
         _clear(paths.temporary)
@@ -94,6 +97,7 @@ class Services:
             self.history_of, self.find, self.engine_for, self._style, self.files_ready
         )
         self._closing = threading.Event()
+        self._page_shown = threading.Event()
         self._reading: str | None = None
         """The document being taken in; it is ready only once the index has heard of it too."""
 
@@ -104,6 +108,7 @@ class Services:
             self.settings.embedder,
             CHUNKER_VERSION,
             allow_download=self.settings.allow_embedder_download and not offline(),
+            open_after=self._patience,
         )
         self.ingest = Ingest(self.store, self.reader, self.index)
         self.search = Search(self.index)
@@ -123,8 +128,13 @@ class Services:
             self._start_ingest()
         threading.Thread(target=self._unload_idle, name="idle", daemon=True).start()
 
-    def warm_up(self) -> None:
-        """Have the engine that quotes ready before the first question, in the background."""
+    def page_shown(self) -> None:
+        """The first page is on the screen: now start what would have made it wait."""
+        if self._page_shown.is_set():
+            return
+        self._page_shown.set()
+        self._patience = 0.0
+        self.index.open_now()
 
         def load() -> None:
             try:
@@ -399,7 +409,7 @@ def open_services(paths: Paths | None = None, address: str = "") -> Services:
             paths = paths or Paths.default()
             lock = _own(paths)
             try:
-                opened = Services(paths, lock)
+                opened = Services(paths, lock, FIRST_PAGE_SECONDS if address else 0.0)
                 owner = {"pid": os.getpid(), "address": address}
                 write_atomically(paths.owner, json.dumps(owner).encode())
                 opened.start()

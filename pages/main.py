@@ -12,6 +12,7 @@ for folder in (HERE, HERE.parent):  # when the script is run without app.py, as 
 
 import streamlit as st  # noqa: E402
 
+from chatbot.services import services  # noqa: E402
 from widgets import conversations, look, monitor  # noqa: E402
 from widgets.words import _  # noqa: E402
 
@@ -47,3 +48,4 @@ with st.sidebar:
     conversations.show()
     monitor.show()
 page.run()
+services().page_shown()

@@ -95,7 +95,6 @@ def _general() -> None:
 def _set_language(key: str) -> None:
     chosen = st.session_state[key] or None
     _change(language=chosen)
-    # The switch in the sidebar shows the same.
 
 
 def _size_of(folder: Path) -> int:

@@ -86,11 +86,16 @@ class Index:
         chunker_version: str,
         *,
         allow_download: bool = False,
+        open_after: float = 0.0,
     ) -> None:
-        """Start opening at once, in the background. `folder` is the index's own: all in it may be wiped."""
+        """Open in the background, at the latest after that many seconds, earlier when it is needed.
+
+        `folder` is the index's own: all in it may be wiped.
+        """
         self._database = database
         self._embedder_id = embedder_id
         self._chunker_version = chunker_version
+        self._allow_download = allow_download
         self._child = Child(
             "chatbot.library.index_worker",
             json.dumps(
@@ -123,6 +128,8 @@ class Index:
         self._attempts = 0
         self._deaths: list[float] = []
         self._batch = 8
+        self._open_after = open_after
+        self._needed = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="index-keeper", daemon=True)
         self._thread.start()
 
@@ -131,6 +138,7 @@ class Index:
     @property
     def stamp(self) -> str:
         """The current embedder's stamp, the key of its rows in `vectors`. Waits for a model to load."""
+        self.open_now()
         if self._stamp is None:
             self._stamp = self._surface_stamp()
         with self._changed:
@@ -144,8 +152,13 @@ class Index:
     def status(self) -> IndexStatus:
         return self._status
 
+    def open_now(self) -> None:
+        """Do not wait any longer with opening."""
+        self._needed.set()
+
     def wait_ready(self, timeout: float = 60) -> bool:
         """Wait until nothing is being opened or rebuilt; False when that took longer, or failed."""
+        self.open_now()
         with self._changed:
             self._changed.wait_for(
                 lambda: self._status.state in ("ready", "failed", "closed"), timeout
@@ -239,6 +252,7 @@ class Index:
 
     def close(self) -> None:
         """Seal what is at rest and end the process."""
+        self.open_now()
         with self._changed:
             if self._closing:
                 return
@@ -255,6 +269,7 @@ class Index:
         self._set(IndexStatus("closed"))
 
     def _refresh(self, document_ids: Sequence[str]) -> None:
+        self.open_now()
         with self._changed:
             self._pending.update(document_ids)
             self._asked += 1
@@ -267,6 +282,7 @@ class Index:
     # --- the keeper's thread --------------------------------------------------------------------
 
     def _keep(self) -> None:
+        self._needed.wait(self._open_after)
         while not self._closing:
             try:
                 if self._wipe or self._is_gone():
@@ -296,7 +312,7 @@ class Index:
         if wipe:
             self._child.restart()
         self._answering = False
-        reply, _ = self._child.call("open", {"wipe": wipe}, timeout=3600)
+        reply, _ = self._child.call("open", {"wipe": wipe}, timeout=self._patience())
         with self._changed:
             self._wipe = False
             self._opened_pid = self._child.pid
@@ -306,6 +322,11 @@ class Index:
             state: IndexState = "rebuilding" if reply["missing"] else "opening"
             self._status = IndexStatus(state, 0, reply["missing"], error)
             self._changed.notify_all()
+
+    def _patience(self) -> float:
+        """Seconds that opening may take: a model may be fetched, every passage may have to be compared."""
+        passages = self._database.rows("SELECT count(*) FROM passages")[0][0]
+        return 3600.0 if self._allow_download else 120 + passages / 100
 
     def _catch_up(self) -> None:
         """Do everything that is asked for or missing, in short steps; then say so."""
