@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _KEPT = 200
 _PROGRESS_SECONDS = 0.3
+_AGAIN_SECONDS = 2.0
 
 
 class JobContext:
@@ -158,30 +159,43 @@ class Jobs:
                     self._wake.wait()
                     continue
                 context = self._running = JobContext(self, job)
-            self._run(job, context)
+            self._end(job.id, **self._outcome(job, context))
             with self._wake:
                 self._running = None
                 self._wake.notify_all()
 
-    def _run(self, job: Job, context: JobContext) -> None:
-        self.update(job.id, state="running", progress=None)
+    def _outcome(self, job: Job, context: JobContext) -> dict[str, Any]:
+        """Do the job; what its row says from then on."""
         try:
+            self.update(job.id, state="running", progress=None)
             message = self._kinds[job.kind](context)
-            self.update(job.id, state="done", progress=1.0, message=message or "")
         except Cancelled:
             # Closing Hearth is not the person's cancel: the job is taken up again next time.
-            self.update(job.id, state="waiting" if self._closing else "cancelled", progress=None)
+            return {"state": "waiting" if self._closing else "cancelled", "progress": None}
         except ChatbotError as error:
-            self.update(job.id, state="failed", error=_dump(error))
+            return {"state": "failed", "error": _dump(error)}
         except Exception as error:  # kept in the job's row and the log; the queue goes on
             log.exception("job %s failed", job.kind)
             wrapped = ChatbotError(f"{type(error).__name__}: {error}")
-            self.update(job.id, state="failed", error=_dump(wrapped))
-        self._database.execute(
-            "DELETE FROM jobs WHERE state NOT IN ('waiting', 'running') AND id NOT IN"
-            " (SELECT id FROM jobs ORDER BY created_at DESC LIMIT ?)",
-            (_KEPT,),
-        )
+            return {"state": "failed", "error": _dump(wrapped)}
+        return {"state": "done", "progress": 1.0, "message": message or ""}
+
+    def _end(self, job_id: str, **values: Any) -> None:
+        """Write down how a job ended, on a full disk as soon as there is room: the queue must go on."""
+        while True:
+            try:
+                self.update(job_id, **values)
+                self._database.execute(
+                    "DELETE FROM jobs WHERE state NOT IN ('waiting', 'running') AND id NOT IN"
+                    " (SELECT id FROM jobs ORDER BY created_at DESC LIMIT ?)",
+                    (_KEPT,),
+                )
+                return
+            except ChatbotError as error:
+                log.warning("how a job ended cannot be stored yet: %s", error.code)
+            with self._wake:
+                if self._wake.wait_for(lambda: self._closing, _AGAIN_SECONDS):
+                    return
 
     def _next(self) -> Job | None:
         for row in self._database.rows(

@@ -67,6 +67,31 @@ def test_a_failure_is_kept_with_its_cure_and_the_queue_goes_on(jobs):
     assert "boom" in jobs.job(broke.id).error
 
 
+def test_a_full_disk_does_not_end_the_queue(jobs, database, monkeypatch):
+    """How a job ended is written once there is room; later jobs run."""
+    monkeypatch.setattr("chatbot.jobs._AGAIN_SECONDS", 0.01)
+    refused = threading.Event()
+    execute = database.execute
+
+    def full(sql, values=()):
+        if "failed" in values and not refused.is_set():
+            refused.set()
+            raise DiskFullError("0 MB")
+        return execute(sql, values)
+
+    def no_room(_context):
+        raise DiskFullError("3 MB")
+
+    monkeypatch.setattr(database, "execute", full)
+    jobs.register("no_room", no_room)
+    jobs.register("fine", lambda _c: None)
+    jobs.start()
+    failed, fine = jobs.submit("no_room", "a"), jobs.submit("fine", "b")
+    assert jobs.wait(fine.id, 10).state == "done"
+    assert refused.is_set()
+    assert jobs.job(failed.id).state == "failed"
+
+
 def test_a_job_cut_by_a_restart_is_taken_up_again(database, paths):
     started, runs = threading.Event(), []
 
