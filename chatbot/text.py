@@ -152,7 +152,9 @@ def sentences(text: str) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     start = 0
     for match in _SENTENCE_END.finditer(text):
-        if "\n" not in match.group() and _NUMBERING.search(text[max(start, match.start() - 24) : match.start()]):
+        if "\n" not in match.group() and _NUMBERING.search(
+            text[max(start, match.start() - 24) : match.start()]
+        ):
             continue
         _append_trimmed(spans, text, start, match.start())
         start = match.end()

@@ -159,8 +159,9 @@ def test_a_mode_asks_one_side_only(database, open_index, mode, missing):
 def test_a_question_of_a_whole_page_is_answered(database, open_index):
     put(database, many(50))
     page = " ".join(f"từ{n}" for n in range(3000)) + " hồ sơ loại 3 nộp tại phòng 5"
-    assert found(open_index().query(page))
-    assert found(open_index().query("?!")) == set()
+    index = open_index()
+    assert found(index.query(page))
+    assert found(index.query("?!")) == set()
 
 
 def test_a_sealed_index_opens_as_it_is(database, paths, open_index):
