@@ -190,9 +190,10 @@ class Jobs:
                     " (SELECT id FROM jobs ORDER BY created_at DESC LIMIT ?)",
                     (_KEPT,),
                 )
-                return
             except ChatbotError as error:
                 log.warning("how a job ended cannot be stored yet: %s", error.code)
+            else:
+                return
             with self._wake:
                 if self._wake.wait_for(lambda: self._closing, _AGAIN_SECONDS):
                     return
