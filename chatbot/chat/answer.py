@@ -12,13 +12,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from chatbot.chat import prompt as prompts
 from chatbot.chat.history import History
 from chatbot.chat.support import keep_real_citations, numbers_of
-from chatbot.errors import Busy, Cancelled, ChatbotError
+from chatbot.errors import Busy, Cancelled, ChatbotError, DiskFullError
 from chatbot.i18n import N_, translate
 from chatbot.text import language_of
 from chatbot.types import (
@@ -47,6 +48,8 @@ UNWATCHED = N_("Nobody was watching, so the answer was ended here.")
 SAVE_SECONDS = 1.0
 UNWATCHED_SECONDS = 600.0
 FILES_SECONDS = 300.0
+_WATCH_SECONDS = 5.0
+"""Who waits for a reply says at least this often that it is still there."""
 _TICK = Delta()
 """Engines send it while they are silent, so that stop is heard."""
 
@@ -90,7 +93,7 @@ class Reply:
         while True:
             with self._changed:
                 self.watch()
-                self._changed.wait_for(self._has_more(start), timeout=5)
+                self._changed.wait_for(self._has_more(start), _WATCH_SECONDS)
                 piece, done = self.text[start:], self.done
             if piece:
                 yield piece
@@ -99,9 +102,15 @@ class Reply:
                 return
 
     def wait(self, timeout: float | None = None) -> Message:
-        """The finished message, or the state so far when `timeout` seconds have passed."""
+        """The finished message, or the state so far when `timeout` seconds have passed. Watches."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            self._changed.wait_for(lambda: self.done, timeout)
+            while not self.done:
+                left = _WATCH_SECONDS if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self.watch()
+                self._changed.wait(min(left, _WATCH_SECONDS))
         return self._message
 
     def stop(self) -> None:
@@ -197,28 +206,28 @@ class Answers:
 
         Raises Busy while this conversation's last answer is still being written.
         """
-        self._refuse_second(conversation_id)
         history = self._history_of(conversation_id)
-        if parent_id is None:
-            branch = history.branch(conversation_id)
-            parent_id = branch[-1].id if branch else None
-        asked = history.add(conversation_id, parent_id, "user", question.strip())
-        return self._begin(history, asked)
+        with self._only_one(conversation_id):
+            if parent_id is None:
+                branch = history.branch(conversation_id)
+                parent_id = branch[-1].id if branch else None
+            asked = history.add(conversation_id, parent_id, "user", question.strip())
+            return self._begin(history, asked)
 
     def edit(self, conversation_id: str, message_id: str, question: str) -> Reply:
         """Ask a changed question as a new branch beside the old one."""
-        self._refuse_second(conversation_id)
         history = self._history_of(conversation_id)
-        old = history.message(message_id)
-        asked = history.add(conversation_id, old.parent_id, "user", question.strip())
-        return self._begin(history, asked)
+        with self._only_one(conversation_id):
+            old = history.message(message_id)
+            asked = history.add(conversation_id, old.parent_id, "user", question.strip())
+            return self._begin(history, asked)
 
     def regenerate(self, conversation_id: str, message_id: str) -> Reply:
         """Answer the same question once more, beside the old answer."""
-        self._refuse_second(conversation_id)
         history = self._history_of(conversation_id)
-        asked = history.message(history.message(message_id).parent_id or "")
-        return self._begin(history, asked)
+        with self._only_one(conversation_id):
+            asked = history.message(history.message(message_id).parent_id or "")
+            return self._begin(history, asked)
 
     def running(self, conversation_id: str) -> Reply | None:
         """The answer being written in that conversation, if any."""
@@ -241,15 +250,18 @@ class Answers:
             notices = (*message.notices, INTERRUPTED)
             history.save(replace(message, state="stopped", notices=notices))
 
-    def _refuse_second(self, conversation_id: str) -> None:
-        if conversation_id in self._running:
-            raise Busy(waiting=1)
+    @contextmanager
+    def _only_one(self, conversation_id: str) -> Iterator[None]:
+        # Held until the answer is known to run, or two tabs could ask at the same moment.
+        with self._lock:
+            if conversation_id in self._running:
+                raise Busy(waiting=1)
+            yield
 
     def _begin(self, history: History, asked: Message) -> Reply:
         message = history.add(asked.conversation_id, asked.id, "assistant", "", state="writing")
         reply = Reply(message, asked.text)
-        with self._lock:
-            self._running[asked.conversation_id] = reply
+        self._running[asked.conversation_id] = reply
         threading.Thread(
             target=self._run, args=(history, asked, reply), name="answer", daemon=True
         ).start()
@@ -262,23 +274,19 @@ class Answers:
             self._finish(history, reply, replace(reply.message, state=state))
         except Cancelled:
             self._finish(history, reply, replace(reply.message, state="stopped"))
-        except ChatbotError as error:
-            self._finish(history, reply, _failed(reply.message, error))
-        except Exception as error:  # shown on the page and logged: an answer must never vanish
-            log.exception("an answer failed")
-            wrapped = ChatbotError(f"{type(error).__name__}: {error}")
-            self._finish(history, reply, _failed(reply.message, wrapped))
+        except Exception as error:  # noqa: BLE001  shown on the page: an answer must never vanish
+            failed = replace(reply.message, state="failed", error=_dump(_told(error)))
+            self._finish(history, reply, failed)
 
     def _finish(self, history: History, reply: Reply, message: Message) -> None:
         text = keep_real_citations(message.text, numbers_of(message.sources))
         message = replace(message, text=text)
         try:
             history.save(message)
-        except (
-            ChatbotError
-        ) as error:  # disk full, conversation erased: the page still shows the text
-            log.warning("an answer could not be saved: %s", error.code)
-            message = replace(message, error=message.error or _dump(error))
+        except Exception as error:  # noqa: BLE001  disk full or worse: the page still shows the text
+            told = _told(error)
+            log.warning("an answer could not be saved: %s", told.code)
+            message = replace(message, error=message.error or _dump(told))
         with self._lock:
             self._running.pop(message.conversation_id, None)
         reply.update(phase="done", message=message)
@@ -379,7 +387,8 @@ class Answers:
                 reply.stop()
                 return
             if delta.text and time.monotonic() - saved_at > SAVE_SECONDS:
-                history.save(message)
+                with suppress(DiskFullError):  # written on all the same; the last save tells of it
+                    history.save(message)
                 saved_at = time.monotonic()
 
     def _say_not_found(self, reply: Reply, asked: Message, nearest: tuple[Source, ...]) -> None:
@@ -412,8 +421,12 @@ def _once(notices: tuple[str, ...], notice: str) -> tuple[str, ...]:
     return notices if notice in notices else (*notices, notice)
 
 
-def _failed(message: Message, error: ChatbotError) -> Message:
-    return replace(message, state="failed", error=_dump(error))
+def _told(error: Exception) -> ChatbotError:
+    """The error as a person can be told it; one that nobody foresaw is logged with its trace."""
+    if isinstance(error, ChatbotError):
+        return error
+    log.error("an answer failed", exc_info=error)
+    return ChatbotError(f"{type(error).__name__}: {error}")
 
 
 def _dump(error: ChatbotError) -> str:

@@ -134,7 +134,7 @@ class History:
             conversation_id=conversation_id,
             parent_id=parent_id,
             role=role,
-            text=text,
+            text=_storable(text),
             created_at=time.time(),
             **values,
         )
@@ -148,13 +148,14 @@ class History:
             connection.execute(
                 "UPDATE conversations SET leaf_id = ?, updated_at = ?,"
                 " title = CASE WHEN title = '' AND ? = 'user' THEN ? ELSE title END WHERE id = ?",
-                (message.id, message.created_at, role, short_title(text), conversation_id),
+                (message.id, message.created_at, role, short_title(message.text), conversation_id),
             )
             _index_words(connection, message)
         return message
 
     def save(self, message: Message) -> None:
         """Replace the stored row of a message that grew or was judged."""
+        message = replace(message, text=_storable(message.text))
         values = _message_values(message)
         with self._database.transaction() as connection:
             connection.execute(
@@ -309,6 +310,11 @@ class History:
             leaf_id=row["leaf_id"],
             settings=settings_from(json.loads(row["settings"])),
         )
+
+
+def _storable(text: str) -> str:
+    """The text with "?" for half a surrogate pair, which a broken client or server may send and UTF-8 has not."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def short_title(text: str) -> str:

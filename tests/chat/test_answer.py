@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from chatbot.chat import answer
 from chatbot.chat.answer import Answers, Findings
 from chatbot.chat.history import History, error_text
-from chatbot.errors import Busy, ChildDied
+from chatbot.errors import Busy, ChildDied, DiskFullError
 from chatbot.types import (
     ConversationSettings,
     Delta,
@@ -184,6 +185,85 @@ def test_a_second_question_in_the_same_conversation_waits_for_the_first(history,
         answers.ask(conversation.id, "?")
     gate.set()
     reply.wait(10)
+
+
+def test_two_tabs_that_ask_at_the_same_moment_cause_one_answer(history, answers_with, monkeypatch):
+    meeting = threading.Barrier(2)
+    branch = history.branch
+
+    def both_look(conversation_id):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait(0.5)
+        return branch(conversation_id)
+
+    monkeypatch.setattr(history, "branch", both_look)
+    gate = threading.Event()
+    answers = answers_with(ScriptedEngine(["a"], gate=gate))
+    conversation = history.create()
+    outcomes: list[object] = []
+
+    def ask() -> None:
+        try:
+            outcomes.append(answers.ask(conversation.id, "?"))
+        except Busy as error:
+            outcomes.append(error)
+
+    tabs = [threading.Thread(target=ask) for _ in range(2)]
+    for tab in tabs:
+        tab.start()
+    for tab in tabs:
+        tab.join(10)
+    gate.set()
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Busy", "Reply"]
+
+
+def test_a_full_disk_lets_the_answer_be_written_to_its_end(history, answers_with, monkeypatch):
+    monkeypatch.setattr(answer, "SAVE_SECONDS", 0.0)
+
+    def full(_message):
+        raise DiskFullError("0 MB")
+
+    monkeypatch.setattr(history, "save", full)
+    conversation = history.create()
+    answers = answers_with(ScriptedEngine(["một ", "hai"]))
+    message = answers.ask(conversation.id, "?").wait(10)
+    assert message.text == "một hai"
+    assert "0 MB" in error_text(message, "vi")
+    assert answers.running(conversation.id) is None
+
+
+def test_half_a_surrogate_pair_is_stored_as_a_question_mark(history, answers_with):
+    conversation = history.create()
+    answers = answers_with(ScriptedEngine(["câu trả lời \ud800"]))
+    assert answers.ask(conversation.id, "câu hỏi \udc00").wait(10).state == "complete"
+    assert [m.text for m in history.branch(conversation.id)] == ["câu hỏi ?", "câu trả lời ?"]
+
+
+def test_an_error_while_saving_still_ends_the_answer(history, answers_with, monkeypatch):
+    def broken(_message):
+        raise RuntimeError("boom")
+
+    conversation = history.create()
+    answers = answers_with(ScriptedEngine(["a"]))
+    monkeypatch.setattr(history, "save", broken)
+    message = answers.ask(conversation.id, "?").wait(10)
+    assert "boom" in error_text(message, "vi")
+    assert answers.running(conversation.id) is None
+
+
+def test_who_waits_for_an_answer_is_watching_it(history, answers_with, monkeypatch):
+    monkeypatch.setattr(answer, "_WATCH_SECONDS", 0.01)
+    gate = threading.Event()
+    reply = answers_with(ScriptedEngine(["a"], gate=gate)).ask(history.create().id, "?")
+    waiting = threading.Thread(target=reply.wait, args=(10,))
+    waiting.start()
+    monkeypatch.setattr(reply, "_watched_at", time.monotonic() - 3600)
+    deadline = time.monotonic() + 5
+    while reply.unwatched_seconds > 1800 and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    assert reply.unwatched_seconds < 60
+    gate.set()
+    waiting.join(10)
 
 
 def test_a_long_answer_is_on_disk_while_it_grows(history, answers_with, monkeypatch):
