@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,12 @@ class Database:
         """Empty the write-ahead log, so that deleted text is gone from the disk too."""
         with self._lock:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def drop_backups(self, older_than: float = 0.0) -> None:
+        """Delete the copies that migrations left, those of at least that many seconds ago."""
+        for copy in self.file.parent.glob(f"{self.file.stem}.before-*.db"):
+            if time.time() - copy.stat().st_mtime >= older_than:
+                copy.unlink()
 
     def close(self) -> None:
         with self._lock:

@@ -245,6 +245,7 @@ class Services:
         gone += [d.id for d in self.store.trash(older_than=TRASH_SECONDS)]
         if gone:
             self.ingest.purge(*gone)
+        self.database.drop_backups(older_than=TRASH_SECONDS)
 
     # --- models -----------------------------------------------------------------------------
 
@@ -349,6 +350,7 @@ class Services:
         self.incognito.purge_everything()
         self.ingest.purge(*(document.id for document in self.store.list(every=True)))
         self.database.execute("DELETE FROM jobs WHERE state NOT IN ('waiting', 'running')")
+        self.database.drop_backups()
         self.database.forget()
 
     def diagnostic_report(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from chatbot.failpoints import failpoint
 from chatbot.library.readers import Reader, Reading
 from chatbot.library.readers.kinds import HEAD_BYTES, sniff
 from chatbot.library.store import DocumentStore
+from chatbot.settings import SAMPLES
 from chatbot.types import Document
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Ingest:
                 documents.append(self._add_one(content, name, collection, conversation))
             elif file.is_dir():
                 documents.extend(
-                    self._add_one(f, f.name, collection, conversation) for f in files_in(file)
+                    self._add_one(f, f.name, collection, conversation)
+                    for f in files_in(file, self._store.own_folder)
                 )
             elif file.is_file():
                 documents.append(self._add_one(file, file.name, collection, conversation))
@@ -210,9 +212,16 @@ class Ingest:
             log.warning("no room even to note that there is no room")
 
 
-def files_in(folder: Path) -> Iterator[Path]:
-    """The files of a folder and its subfolders by name; hidden and system files are left out."""
-    for place, folders, names in os.walk(folder):
+def files_in(folder: Path, own: Path) -> Iterator[Path]:
+    """The files of a folder and its subfolders by name; hidden and system files are left out.
+
+    So is what Hearth itself keeps in its data folder `own`, all but the samples: nobody means to add
+    the copies of documents that are already there.
+    """
+    for place, folders, names in os.walk(folder.resolve()):
+        if Path(place) == own:
+            folders[:] = [f for f in folders if f == SAMPLES.name and own / f == SAMPLES]
+            continue
         folders[:] = sorted(f for f in folders if not _is_hidden(Path(place, f)))
         for name in sorted(names):
             file = Path(place, name)

@@ -77,6 +77,11 @@ class DocumentStore:
         paths.make()
         self._sweep()
 
+    @property
+    def own_folder(self) -> Path:
+        """The data folder that this store keeps its copies in."""
+        return self._paths.data
+
     # --- adding -----------------------------------------------------------------------------
 
     def keep(

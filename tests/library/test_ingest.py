@@ -363,7 +363,7 @@ def test_the_samples_are_what_they_promise(ingest, store):
     assert {d.state for d in (regulation, handbook)} == {"ready"}
     assert (regulation.language, handbook.language) == ("vi", "en")
     assert regulation.pages >= 8
-    assert all(f.stat().st_size < 300_000 for f in files_in(Path(SAMPLES)))
+    assert all(f.stat().st_size < 300_000 for f in files_in(SAMPLES, SAMPLES.parent))
     (warned,) = [p for p in store.passages(regulation.id) if "Điều 16. Các trường hợp" in p.path]
     assert "sinh viên bị cảnh báo học vụ nếu" in warned.text
     assert warned.page == 6
@@ -373,3 +373,12 @@ def test_the_samples_are_what_they_promise(ingest, store):
         "13. Leaving us" in p.path and "13.1 Notice period" in p.text
         for p in store.passages(handbook.id)
     )
+
+
+def test_hearths_own_copies_are_not_added_again(ingest, paths, tmp_path):
+    """Adding the folder that holds the data folder takes the person's files, not Hearth's."""
+    (tmp_path / "ghi chú.txt").write_text("Ghi chú của tôi.", encoding="utf-8")
+    first = ingest.add([tmp_path / "ghi chú.txt"])
+    assert (paths.files / first[0].sha256).exists()
+    again = ingest.add([tmp_path])
+    assert [d.id for d in again] == [first[0].id]
