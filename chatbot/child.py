@@ -171,7 +171,10 @@ class Child:
         process = self._process
         if process and process.poll() is None:
             return process
-        process = _spawner.submit(self._spawn).result()
+        try:
+            process = _spawner.submit(self._spawn).result()
+        except OSError as error:  # no memory or no process left to give
+            raise ChildDied(error.strerror or str(error), name=self.name) from error
         self._process = process
         self._outbox.put(None)  # ends the writer of the process before
         self._outbox = queue.SimpleQueue()

@@ -248,3 +248,14 @@ def test_cancelled_is_an_error_that_travels(child):
     child._outbox.put(({"cancel": child._next_id}, b""))
     with pytest.raises(Cancelled):
         list(stream)
+
+
+def test_a_process_that_cannot_be_started_is_told_and_the_next_call_tries_again(child, monkeypatch):
+    def no_memory():
+        raise OSError(12, "Cannot allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(child, "_spawn", no_memory)
+        with pytest.raises(ChildDied, match="Cannot allocate"):
+            child.call("echo")
+    assert child.call("echo", {"x": 1})[0] == {"x": 1}

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -176,8 +176,6 @@ class Index:
         if self._status.state == "opening":
             self.wait_ready(_OPENING_SECONDS)
         if self._answering and not self._is_gone():
-            from dataclasses import asdict
-
             try:
                 found, _ = self._child.call(
                     "query",
@@ -276,7 +274,11 @@ class Index:
             mine = self._asked
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._settled >= mine or self._status.state in ("failed", "closed")
+                lambda: (
+                    self._settled >= mine
+                    or self._closing
+                    or self._status.state in ("failed", "closed")
+                )
             )
 
     # --- the keeper's thread --------------------------------------------------------------------

@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -470,11 +470,6 @@ def _filter(values: dict[str, Any]) -> SearchFilter:
         values["conversation"],
         values["nothing"],
     )
-
-
-def filter_values(wanted: SearchFilter) -> dict[str, Any]:
-    """A filter as it travels to this process."""
-    return asdict(wanted)
 
 
 def main(arguments: list[str]) -> None:
