@@ -6,16 +6,16 @@ running one through `POST /api/command`.
 
 from __future__ import annotations
 
-import json
-import time
+import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from chatbot.chat.answer import summary
 from chatbot.chat.history import error_text
 from chatbot.errors import ChatbotError, NotFoundError
+from chatbot.jobs import error_of
 from chatbot.library.store import DocumentStore
 from chatbot.services import Services
 from chatbot.types import (
@@ -70,7 +70,8 @@ def documents_add(services: Services, params: Params) -> Params:
     if missing := [str(p) for p in paths if not p.exists()]:
         raise NotFoundError(", ".join(missing))
     added = services.add_documents(paths, collection=params.get("collection") or "documents")
-    rows = [_settled(services, document) for document in added]
+    services.wait_until_read(threading.TIMEOUT_MAX)
+    rows = [replace(services.store.get(found.id), name=found.name) for found in added]
     return {"documents": [document_row(row) for row in rows]}
 
 
@@ -87,6 +88,7 @@ def documents_remove(services: Services, params: Params) -> Params:
     """Erase one document: file, text, vectors."""
     document = services.store.get(params["id"])
     services.ingest.purge(document.id)
+    services.index.wait_ready(3600)
     return {"removed": document.id, "document": document.name}
 
 
@@ -116,8 +118,8 @@ def models_import(services: Services, params: Params) -> Params:
     """Take a GGUF file or model folder into the list: {id, path, format}."""
     job = services.import_model_from(Path(params["path"]), link=not params.get("copy", False))
     job = services.jobs.wait(job.id)
-    if job.error:
-        raise ChatbotError.from_dict(json.loads(job.error))
+    if error := error_of(job):
+        raise error
     model = services.models.get(job.message)
     return {"id": model.id, "path": model.path, "format": model.format}
 
@@ -184,13 +186,6 @@ def document_row(document: Document, language: Language = "en") -> Params:
         "error": DocumentStore.error_text(document, language),
         "warning": DocumentStore.warning_text(document, language),
     }
-
-
-def _settled(services: Services, document: Document) -> Document:
-    while document.state in ("waiting", "reading"):
-        time.sleep(0.05)
-        document = services.store.get(document.id)
-    return document
 
 
 def _filter(params: Params) -> SearchFilter:

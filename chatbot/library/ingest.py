@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
@@ -27,7 +28,7 @@ from chatbot.errors import (
 from chatbot.failpoints import failpoint
 from chatbot.library.readers import Reader, Reading
 from chatbot.library.readers.kinds import HEAD_BYTES, sniff
-from chatbot.library.store import DocumentStore
+from chatbot.library.store import DocumentStore, label
 from chatbot.settings import SAMPLES
 from chatbot.types import Document
 
@@ -59,6 +60,10 @@ class PassageIndex(Protocol):
 
     def remove(self, document_ids: Sequence[str]) -> None: ...
 
+    def rebuild(self) -> None:
+        """Forget everything and begin anew from the store, in the background."""
+        ...
+
 
 class Ingest:
     """Takes files in and documents out, keeping store and index together."""
@@ -76,6 +81,7 @@ class Ingest:
     ) -> list[Document]:
         """Keep files, folders (recursively) and (name, content) pairs; one document for each file found.
 
+        Files of one content are one document, told of under each file's own name.
         A waiting document is safe on disk and wants `process`; a ready one was there already, with the
         same content; a failed one was refused and says why. Raises DiskFullError, NotFoundError.
         """
@@ -93,7 +99,7 @@ class Ingest:
                 documents.append(self._add_one(file, file.name, collection, conversation))
             else:
                 raise NotFoundError(str(file))
-        return list({d.id: d for d in documents}.values())
+        return documents
 
     def unfinished(self) -> tuple[str, ...]:
         """Documents that wait or were interrupted, in the order in which to process them."""
@@ -159,8 +165,12 @@ class Ingest:
 
     def purge(self, *document_ids: str) -> None:
         """Erase documents for good: original, text, vectors, index."""
+        gone = set(document_ids)
+        indexed = any(d.passages for d in self._store.list(every=True) if d.id in gone)
         self._tell_index(removed=document_ids)
         self._store.purge(*document_ids)
+        if indexed:
+            self._index.rebuild()  # an index only marks removed words; they must leave the disk too
 
     def _add_one(
         self, source: Path | bytes | IO[bytes], name: str, collection: str, conversation: str | None
@@ -173,7 +183,7 @@ class Ingest:
             return self._store.refuse(name, error, origin, collection, conversation)
         if kept.superseded:
             self.purge(*kept.superseded)
-        return kept.document
+        return replace(kept.document, name=label(name))
 
     def _embed(
         self, name: str, reading: Reading, report: OnProgress, is_cancelled: Callable[[], bool]

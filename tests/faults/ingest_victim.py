@@ -36,6 +36,8 @@ class HashIndex:
 
     def remove(self, document_ids: Sequence[str]) -> None: ...
 
+    def rebuild(self) -> None: ...
+
 
 def main(data: Path, source: Path, *, purge: bool) -> None:
     paths = Paths(data)

@@ -24,6 +24,7 @@ class RecordingIndex:
         self.stamp = "test@1/4"
         self.documents: set[str] = set()
         self.embedded = 0
+        self.rebuilds = 0
 
     def embed(self, texts: Sequence[str], kind: str) -> np.ndarray:
         assert kind == "passage"
@@ -36,6 +37,9 @@ class RecordingIndex:
 
     def remove(self, document_ids: Sequence[str]) -> None:
         self.documents.difference_update(document_ids)
+
+    def rebuild(self) -> None:
+        self.rebuilds += 1
 
 
 @pytest.fixture
