@@ -17,6 +17,8 @@ _HTML = re.compile(r"<(?=[a-zA-Z/!?])")
 _DIRECTIVE = re.compile(r":(?=[a-zA-Z][\w-]*[\[/])")
 _DOLLAR = re.compile(r"(?<![\\$])\$(?!\$)")
 _CITATION = re.compile(r"\[(\d{1,3})\]")
+_OPEN, _CLOSE = "\ue000", "\ue001"  # characters for private use: no document means anything by them
+_KEPT = re.compile(rf"{_OPEN}(\d+){_CLOSE}(?=([(\[])?)")
 
 
 def literal(text: str) -> str:
@@ -33,14 +35,16 @@ def harmless(text: str, citations: Collection[int] = ()) -> str:
 
 
 def _harmless(text: str, citations: Collection[int]) -> str:
+    def kept(match: re.Match[str]) -> str:
+        known = int(match.group(1)) in citations
+        return f"{_OPEN}{match.group(1)}{_CLOSE}" if known else match.group()
+
+    # Set apart first: in "[1][2]" and "[1]:" the brackets would be taken for links.
+    text = _CITATION.sub(kept, text.replace(_OPEN, "").replace(_CLOSE, ""))
     text = _HTML.sub(r"\\<", text)
     text = _IMAGE.sub(r"\\!", text)
     text = _LINK.sub(r"\\]", text)
     text = _DIRECTIVE.sub(r"\\:", text)
     text = _DOLLAR.sub(r"\\$", text)
-
-    def badge(match: re.Match[str]) -> str:
-        known = int(match.group(1)) in citations
-        return f":primary-badge[{match.group(1)}]" if known else match.group()
-
-    return _CITATION.sub(badge, text)
+    # A badge must not become the words of a link that follows it.
+    return _KEPT.sub(lambda m: f":primary-badge[{m[1]}]" + ("\\" if m[2] else ""), text)

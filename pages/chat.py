@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from chatbot.chat.answer import Reply
 from chatbot.errors import ChatbotError
 from chatbot.services import services
-from chatbot.types import Conversation, ConversationSettings
-from widgets import answer_settings, conversations, first_run, live, message
+from chatbot.types import Conversation, ConversationSettings, Document, Message
+from widgets import answer_settings, browser, conversations, first_run, live, message
 from widgets.words import _, language, plural
 
 _SHOWN = 30
@@ -46,6 +48,8 @@ def _conversation() -> Conversation | None:
     st.session_state["conversation"] = found.id if found else None
     if found:
         st.query_params["c"] = found.id
+        if found.title:
+            st.set_page_config(page_title=f"{found.title} · Hearth")
     else:
         st.query_params.clear()
     return found
@@ -70,10 +74,36 @@ def _messages(conversation: Conversation, reply: Reply | None) -> None:
     ):
         st.session_state["shown_messages"] = shown + 100
         st.rerun()
+    files = _files_by_question(conversation, branch)
     for one in branch[-shown:]:
-        message.show(one, versions.get(one.id, [one.id]), busy=reply is not None)
+        message.show(
+            one,
+            versions.get(one.id, [one.id]),
+            busy=reply is not None,
+            files=files.get(one.id, ()),
+        )
     if reply:
         live.show(reply)
+    questions = [one.id for one in branch if one.role == "user"]
+    if questions:
+        last = reply.message.id if reply else branch[-1].id
+        # As tall as the window, so that the question can stand at its top from the first word on.
+        st.html(f"<style>.st-key-answer-{last} {{ min-height: var(--hearth-room, 0) }}</style>")
+        token = st.session_state.get("scroll", 0)
+        browser.follow(questions[-1], token, busy=reply is not None)
+
+
+def _files_by_question(
+    conversation: Conversation, branch: Sequence[Message]
+) -> dict[str, list[Document]]:
+    """The files attached to the conversation, each under the first question asked after it came."""
+    files = services().store.list(conversation=conversation.id)
+    found: dict[str, list[Document]] = {}
+    for file in files:
+        asked = (m for m in branch if m.role == "user" and m.created_at >= file.added_at)
+        if question := next(asked, None):
+            found.setdefault(question.id, []).append(file)
+    return found
 
 
 def _welcome() -> None:
@@ -96,14 +126,15 @@ def _welcome() -> None:
         )
     if any(d.collection == "samples" for d in ready):
         st.caption(_("Try one of these about the sample documents:"))
-        for question in SAMPLE_QUESTIONS:
-            st.button(
-                question,
-                icon=":material/chat_bubble:",
-                key=f"try-{question}",
-                on_click=_ask,
-                args=(None, question),
-            )
+        with st.container(horizontal=True, gap="small", key="samples"):
+            for question in SAMPLE_QUESTIONS:
+                st.button(
+                    question,
+                    icon=":material/chat_bubble:",
+                    key=f"try-{question}",
+                    on_click=_ask,
+                    args=(None, question),
+                )
 
 
 @st.fragment(run_every=1)
@@ -121,19 +152,8 @@ def _reading(ready_before: int) -> None:
 
 
 def _input(conversation: Conversation | None, reply: Reply | None) -> None:
-    key = conversation.id if conversation else "new"
-    stored = conversation.settings if conversation else _draft()
-    settings = answer_settings.scope_row(stored, key)
-    if settings != stored:
-        _store(conversation, settings)
-    if conversation is None:
-        st.toggle(
-            _("Incognito"),
-            key="incognito-toggle",
-            help=_("The conversation is kept in memory only and is gone when Hearth closes"),
-        )
     incognito = conversation.incognito if conversation else _wants_incognito()
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(key="composer"):
         asked = st.chat_input(
             _("Ask about your documents") if not reply else _("Hearth is answering…"),
             key="question",
@@ -145,11 +165,18 @@ def _input(conversation: Conversation | None, reply: Reply | None) -> None:
         if reply:
             st.button(
                 _("Stop"),
-                icon=":material/stop_circle:",
+                icon=":material/stop:",
                 type="primary",
                 key="stop",
+                help=_("Stop here and keep what was written"),
                 on_click=reply.stop,
             )
+    stored = conversation.settings if conversation else _draft()
+    settings = answer_settings.scope_row(stored, conversation)
+    if settings != stored:
+        _store(conversation, settings)
+        if not asked:
+            st.rerun()  # the labels of the row say what was chosen
     if asked:
         text, files = (asked, []) if isinstance(asked, str) else (asked.text, asked.files)
         _ask(conversation, text, [(file.name, file.getvalue()) for file in files])

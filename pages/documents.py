@@ -121,10 +121,11 @@ def _keep_path(text: str, collection: str) -> None:
 def _keep(files: Sequence[Path | tuple[str, bytes]], collection: str) -> None:
     try:
         with st.spinner(_("Copying the files")):
-            added = services().add_documents(files, collection)
+            found = services().add_documents(files, collection)
     except ChatbotError as error:
         st.error(literal(error.text(language())), icon=":material/error:")
         return
+    added = {d.id: d for d in found}.values()
     new = sum(d.state in ("waiting", "reading") for d in added)
     there = sum(d.state == "ready" for d in added)
     words = [plural("{count} document added", "{count} documents added", new)] if new else []
@@ -266,7 +267,7 @@ def _row(document: Document) -> None:
                 _open(document)
             _badge(document)
             chosen = st.menu_button(
-                "",
+                _("More"),
                 _actions(document),
                 key=f"menu-{document.id}",
                 icon=":material/more_horiz:",
@@ -547,9 +548,10 @@ def _style() -> None:
         f"""
         <style>
         [class*="st-key-document-"] {{ padding: 0.5rem 1rem; }}
-        [class*="st-key-open-"] button {{ padding: 0; min-height: 1.75rem; }}
-        [class*="st-key-open-"] button > div {{ justify-content: flex-start; }}
-        [class*="st-key-open-"] button p {{ text-align: left; font-weight: 600; }}
+        [class*="st-key-document-"] [class*="st-key-open-"] button {{ padding: 0; min-height: 1.75rem; }}
+        [class*="st-key-document-"] [class*="st-key-open-"] button > div {{ justify-content: flex-start; }}
+        [class*="st-key-document-"] [class*="st-key-open-"] button p {{ text-align: left; font-weight: 600;
+          overflow-wrap: anywhere; }}
         [class*="st-key-pending-"] {{ padding-top: 0.5rem; }}
         [data-testid="stFileUploaderDropzone"] button p,
         [data-testid="stFileUploaderDropzoneInstructions"] span {{ font-size: 0; white-space: normal; }}

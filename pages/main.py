@@ -13,7 +13,7 @@ for folder in (HERE, HERE.parent):  # when the script is run without app.py, as 
 import streamlit as st  # noqa: E402
 
 from chatbot.services import services  # noqa: E402
-from widgets import conversations, look, monitor  # noqa: E402
+from widgets import browser, conversations, look, monitor  # noqa: E402
 from widgets.words import _  # noqa: E402
 
 st.set_page_config(
@@ -44,8 +44,10 @@ page = st.navigation(
         ),
     ]
 )
+st.set_page_config(page_title=f"{page.title} · Hearth")
 with st.sidebar:
     conversations.show()
     monitor.show()
+    browser.frame()
 page.run()
 services().page_shown()

@@ -61,6 +61,12 @@ def test_only_known_citations_become_badges():
     assert harmless("a [1] b [2]", {1}) == "a :primary-badge[1] b [2]"
 
 
+def test_citations_side_by_side_and_before_a_colon_are_citations_too():
+    assert harmless("[1][2]: so", {1, 2}) == ":primary-badge[1]:primary-badge[2]: so"
+    shown = harmless("![1](http://evil.example) [1](http://evil.example)", {1})
+    assert not token_types(shown) & {"image", "link_open"}
+
+
 def test_streamlits_own_directives_and_dollars_are_text():
     assert (
         harmless("giá $5 và $6 :red[đỏ] :material/home:")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import streamlit as st
 
 from chatbot.i18n import N_
+from chatbot.markup import literal
 from chatbot.services import QUOTES, REMOTE, services
-from chatbot.types import ConversationSettings, Scope, SearchFilter
+from chatbot.types import (
+    Conversation,
+    ConversationSettings,
+    Document,
+    GenerationOptions,
+    Scope,
+    SearchFilter,
+)
 from widgets.words import _, language, plural
 
 _DEFAULT = "default"
@@ -19,15 +28,25 @@ SCOPES: dict[Scope, str] = {
 }
 
 
-def scope_row(settings: ConversationSettings, key: str) -> ConversationSettings:
-    """The pickers beside the input; returns the settings as they were chosen."""
+def scope_row(
+    settings: ConversationSettings, conversation: Conversation | None
+) -> ConversationSettings:
+    """The pickers under the input; returns the settings as they were chosen."""
+    key = conversation.id if conversation else "new"
     with st.container(
-        horizontal=True, gap="small", vertical_alignment="center", key=f"scope-{key}"
+        horizontal=True, gap="small", vertical_alignment="center", key=f"scope-row-{key}"
     ):
         settings = _scope(settings, key)
         if settings.scope != "none":
-            settings = _documents(settings, key)
-        return _options(settings, key)
+            settings = _documents(settings, key, conversation)
+        settings = _options(settings, key)
+        if conversation is None:
+            st.toggle(
+                _("Incognito"),
+                key="incognito-toggle",
+                help=_("The conversation is kept in memory only and is gone when Hearth closes"),
+            )
+    return settings
 
 
 def _scope(settings: ConversationSettings, key: str) -> ConversationSettings:
@@ -39,24 +58,30 @@ def _scope(settings: ConversationSettings, key: str) -> ConversationSettings:
         format_func=lambda name: _(SCOPES[name]),
         label_visibility="collapsed",
         key=f"scope-mode-{language()}-{key}",
-        width=190,
+        width=176,
         help=_("What the answer may draw on"),
     )
     return replace(settings, scope=chosen)
 
 
-def _documents(settings: ConversationSettings, key: str) -> ConversationSettings:
+def _documents(
+    settings: ConversationSettings, key: str, conversation: Conversation | None
+) -> ConversationSettings:
     chosen = settings.filter
     documents = [d for d in services().store.list() if d.conversation is None]
     names = {d.id: d.name for d in documents}
     collections = sorted({d.collection for d in documents})
+    attached = services().store.list(conversation=conversation.id) if conversation else []
     count = len(chosen.documents) + len(chosen.collections)
     label = _("All documents")
     if chosen.nothing:
         label = _("Attached files only")
     elif count:
         label = plural("{count} selected", "{count} selected", count)
+    if attached and not chosen.nothing:
+        label += f" + {len(attached)}"
     with st.popover(label, icon=":material/filter_list:", key=f"scope-documents-{key}"):
+        _attached(attached)
         everything = st.radio(
             _("Search in"),
             ["all", "some", "none"],
@@ -75,6 +100,7 @@ def _documents(settings: ConversationSettings, key: str) -> ConversationSettings
                 default=[c for c in chosen.collections if c in collections],
                 format_func=collection_name,
                 key=f"scope-collections-{key}",
+                placeholder=_("Choose"),
             )
             single = st.multiselect(
                 _("Documents"),
@@ -82,11 +108,38 @@ def _documents(settings: ConversationSettings, key: str) -> ConversationSettings
                 default=[d for d in chosen.documents if d in names],
                 format_func=names.__getitem__,
                 key=f"scope-single-{key}",
+                placeholder=_("Choose"),
             )
             return replace(
                 settings, filter=SearchFilter(collections=tuple(some), documents=tuple(single))
             )
     return replace(settings, filter=SearchFilter(nothing=everything == "none"))
+
+
+def _attached(files: Sequence[Document]) -> None:
+    """The files that joined this conversation, each with a button that takes it out again."""
+    removed = st.session_state.get("detached_file")
+    if not files and not removed:
+        return
+    st.caption(_("Attached to this conversation"))
+    for file in files:
+        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+            st.markdown(f":material/attach_file: {literal(file.name)}", width="stretch")
+            words = _("Take {name} out of this conversation").format(name=literal(file.name))
+            if st.button(
+                words,
+                key=f"detach-{file.id}",
+                icon=":material/close:",
+                type="tertiary",
+                help=_("Take it out of this conversation"),
+            ):
+                services().ingest.remove(file.id)
+                st.session_state["detached_file"] = file.id
+                st.rerun()
+    if removed and st.button(_("Undo"), key="undo-detach", icon=":material/undo:", type="tertiary"):
+        del st.session_state["detached_file"]
+        services().ingest.restore(removed)
+        st.rerun()
 
 
 def collection_name(name: str) -> str:
@@ -96,7 +149,7 @@ def collection_name(name: str) -> str:
 
 
 def _options(settings: ConversationSettings, key: str) -> ConversationSettings:
-    with st.popover(_("Answer"), icon=":material/tune:", key=f"options-{key}"):
+    with st.popover(_answerer(settings.model), icon=":material/tune:", key=f"options-{key}"):
         settings = _presets(settings, key)
         settings = replace(settings, model=_model(settings, key))
         prompt = st.text_area(
@@ -106,56 +159,77 @@ def _options(settings: ConversationSettings, key: str) -> ConversationSettings:
             placeholder=_("For example: answer as a lawyer would, in short points"),
         )
         options = settings.options
-        left, right = st.columns(2)
-        with left:
-            temperature = st.slider(
-                _("Temperature"),
-                0.0,
-                2.0,
-                float(options.temperature),
-                0.05,
-                key=f"temperature-{key}",
-                help=_("0 always takes the likeliest word; higher is freer"),
-            )
-            top_p = st.slider("Top-p", 0.05, 1.0, float(options.top_p), 0.05, key=f"top-p-{key}")
-            top_k = st.number_input("Top-k", 0, 200, options.top_k, key=f"top-k-{key}")
-            min_p = st.slider("Min-p", 0.0, 0.5, float(options.min_p), 0.01, key=f"min-p-{key}")
-        with right:
-            penalty = st.slider(
-                _("Repetition penalty"),
-                1.0,
-                1.5,
-                float(options.repeat_penalty),
-                0.05,
-                key=f"penalty-{key}",
-            )
-            length = st.number_input(
-                _("Longest answer (tokens)"), 16, 8192, options.max_tokens, 64, key=f"length-{key}"
-            )
-            seed = st.number_input(
-                _("Seed"),
-                min_value=-1,
-                value=-1 if options.seed is None else options.seed,
-                key=f"seed-{key}",
-                help=_("The same seed gives the same answer; -1 draws a new one"),
-            )
-            thinking = st.toggle(
-                _("Let reasoning models think"), value=options.thinking, key=f"thinking-{key}"
-            )
-        options = replace(
-            options,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=int(top_k),
-            min_p=min_p,
-            repeat_penalty=penalty,
-            max_tokens=int(length),
-            seed=None if seed < 0 else int(seed),
-            thinking=thinking,
+        length = st.number_input(
+            _("Longest answer (tokens)"), 16, 8192, options.max_tokens, 64, key=f"length-{key}"
         )
+        thinking = st.toggle(
+            _("Let reasoning models think"), value=options.thinking, key=f"thinking-{key}"
+        )
+        options = replace(options, max_tokens=int(length), thinking=thinking)
+        with st.expander(_("How freely it writes"), icon=":material/casino:"):
+            options = _sampling(options, key)
         settings = replace(settings, system_prompt=prompt, options=options)
         _save_preset(settings, key)
     return settings
+
+
+def _sampling(options: GenerationOptions, key: str) -> GenerationOptions:
+    temperature = st.slider(
+        _("Temperature"),
+        0.0,
+        2.0,
+        float(options.temperature),
+        0.05,
+        format="localized",
+        key=f"temperature-{key}",
+        help=_("0 always takes the likeliest word; higher is freer"),
+    )
+    left, right = st.columns(2)
+    with left:
+        top_p = st.slider(
+            "Top-p", 0.05, 1.0, float(options.top_p), 0.05, format="localized", key=f"top-p-{key}"
+        )
+        top_k = st.number_input("Top-k", 0, 200, options.top_k, key=f"top-k-{key}")
+    with right:
+        min_p = st.slider(
+            "Min-p", 0.0, 0.5, float(options.min_p), 0.01, format="localized", key=f"min-p-{key}"
+        )
+        seed = st.number_input(
+            _("Seed"),
+            min_value=-1,
+            value=-1 if options.seed is None else options.seed,
+            key=f"seed-{key}",
+            help=_("The same seed gives the same answer; -1 draws a new one"),
+        )
+    penalty = st.slider(
+        _("Repetition penalty"),
+        1.0,
+        1.5,
+        float(options.repeat_penalty),
+        0.05,
+        format="localized",
+        key=f"penalty-{key}",
+    )
+    return replace(
+        options,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=int(top_k),
+        min_p=min_p,
+        repeat_penalty=penalty,
+        seed=None if seed < 0 else int(seed),
+    )
+
+
+def _answerer(model: str | None) -> str:
+    """Who answers, in a word or two."""
+    chosen = model or services().settings.default_model or QUOTES
+    if chosen == QUOTES:
+        return _("Quotations")
+    if chosen == REMOTE:
+        return literal(services().settings.remote_model) or _("Model")
+    names = {artifact.id: artifact.name for artifact in services().models.list()}
+    return literal(names[chosen]) if chosen in names else _("Model missing")
 
 
 def _model(settings: ConversationSettings, key: str) -> str | None:
@@ -182,7 +256,9 @@ def _presets(settings: ConversationSettings, key: str) -> ConversationSettings:
     if not presets:
         return settings
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.selectbox(_("Preset"), list(presets), index=None, key=f"preset-{key}")
+        name = st.selectbox(
+            _("Preset"), list(presets), index=None, key=f"preset-{key}", placeholder=_("Choose")
+        )
         use = st.button(_("Use"), key=f"use-preset-{key}", disabled=name is None)
         if st.button(_("Delete"), key=f"delete-preset-{key}", disabled=name is None):
             services().history.delete_preset(str(name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from chatbot.chat.history import NEW_TITLE
@@ -9,15 +11,18 @@ from chatbot.i18n import N_
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Conversation
-from widgets.words import _, day, language
+from widgets.message import scroll_to_question
+from widgets.words import _, day, language, plural
 
 _SHOWN = 40
+_STOP_SECONDS = 2.0
 _ACTIONS = {
     "pin": N_("Pin"),
     "unpin": N_("Unpin"),
     "rename": N_("Rename"),
     "export": N_("Export"),
     "delete": N_("Delete"),
+    "forget": N_("Forget it now"),
 }
 
 
@@ -31,6 +36,8 @@ def open_conversation(conversation_id: str | None) -> None:
     st.session_state["conversation"] = conversation_id
     st.session_state["shown_messages"] = None
     st.session_state["go_to_chat"] = True
+    st.session_state.pop("deleted_conversation", None)  # the offer to undo has been seen
+    scroll_to_question()
 
 
 def show() -> None:
@@ -51,10 +58,11 @@ def show() -> None:
         label_visibility="collapsed",
         icon=":material/search:",
     )
-    if wanted.strip():
-        _found(wanted)
-    else:
-        _by_day()
+    with st.container(key="conversations"):
+        if wanted.strip():
+            _found(wanted)
+        else:
+            _by_day()
     if st.session_state.pop("go_to_chat", False):
         st.switch_page("chat.py")
 
@@ -76,6 +84,10 @@ def _by_day() -> None:
     ):
         st.session_state["conversations_shown"] = shown + _SHOWN
         st.rerun()
+    if trash := services().history.conversations(deleted=True):
+        label = _("Trash ({count})").format(count=len(trash))
+        if st.button(label, type="tertiary", key="trash-conversations", icon=":material/delete:"):
+            _trash()
 
 
 def _found(wanted: str) -> None:
@@ -99,16 +111,17 @@ def _row(conversation: Conversation) -> None:
         st.button(
             literal(conversation.title) or _(NEW_TITLE),
             key=f"open-{conversation.id}",
+            icon=":material/visibility_off:" if conversation.incognito else None,
             type="secondary" if conversation.id == current() else "tertiary",
             width="stretch",
             on_click=open_conversation,
             args=(conversation.id,),
         )
-        if conversation.incognito:
-            return
         offered = ["unpin" if conversation.pinned else "pin", "rename", "export", "delete"]
+        if conversation.incognito:
+            offered = ["export", "forget"]
         chosen = st.menu_button(
-            "",
+            _("More"),
             offered,
             key=f"menu-{conversation.id}",
             icon=":material/more_horiz:",
@@ -121,23 +134,31 @@ def _row(conversation: Conversation) -> None:
 
 
 def _act(action: str, conversation: Conversation) -> None:
-    history = services().history
+    history = services().history_of(conversation.id)
     if action in ("pin", "unpin"):
         history.pin(conversation.id, action == "pin")
         st.rerun()
     elif action == "rename":
-        _rename(conversation)
+        _dialog(_("Rename the conversation"), _rename, conversation)
     elif action == "export":
-        _export(conversation)
-    elif action == "delete":
+        _dialog(_("Export the conversation"), _export, conversation)
+    else:
         running = services().answers.running(conversation.id)
         if running:
             running.stop()
-        history.delete(conversation.id)
-        st.session_state["deleted_conversation"] = conversation.id
+            running.wait(_STOP_SECONDS)
         if conversation.id == current():
             open_conversation(None)
+        if action == "forget":
+            history.purge(conversation.id)
+        else:
+            history.delete(conversation.id)
+            st.session_state["deleted_conversation"] = conversation.id
         st.rerun()
+
+
+def _dialog(title: str, draw: Callable[..., None], *values: object) -> None:
+    st.dialog(title, width="small")(draw)(*values)
 
 
 def _undo_row() -> None:
@@ -153,9 +174,41 @@ def _undo_row() -> None:
             st.rerun()
 
 
-@st.dialog(" ", width="small")
+def _trash() -> None:
+    _dialog(_("Trash"), _trash_content)
+
+
+def _trash_content() -> None:
+    history = services().history
+    trash = history.conversations(deleted=True)
+    if not trash:
+        st.caption(_("The trash is empty."))
+        return
+    st.caption(_("They stay here until you empty the trash."))
+    for conversation in sorted(trash, key=lambda c: -(c.deleted_at or 0))[:_SHOWN]:
+        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+            st.markdown(literal(conversation.title) or _(NEW_TITLE), width="stretch")
+            if st.button(
+                _("Restore"),
+                key=f"restore-{conversation.id}",
+                type="tertiary",
+                icon=":material/undo:",
+            ):
+                history.restore(conversation.id)
+                open_conversation(conversation.id)
+                st.rerun()
+    if len(trash) > _SHOWN:
+        hidden = len(trash) - _SHOWN
+        st.caption(plural("and {count} more", "and {count} more", hidden))
+    with st.popover(_("Empty the trash"), icon=":material/delete_forever:"):
+        st.markdown(_("This cannot be undone."))
+        if st.button(_("Erase for good"), type="primary", key="erase-conversations"):
+            history.purge()
+            st.session_state.pop("deleted_conversation", None)
+            st.rerun()
+
+
 def _rename(conversation: Conversation) -> None:
-    st.subheader(_("Rename the conversation"))
     with st.form("rename-form", border=False):
         title = st.text_input(_("Title"), value=conversation.title)
         if st.form_submit_button(_("Save"), type="primary") and title.strip():
@@ -163,10 +216,8 @@ def _rename(conversation: Conversation) -> None:
             st.rerun()
 
 
-@st.dialog(" ", width="small")
 def _export(conversation: Conversation) -> None:
-    st.subheader(_("Export the conversation"))
-    history = services().history
+    history = services().history_of(conversation.id)
     name = "-".join(conversation.title.split())[:40] or "hearth"
     st.download_button(
         _("Markdown, to read and print"),

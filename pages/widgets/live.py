@@ -11,6 +11,7 @@ import time
 import streamlit as st
 
 from chatbot.chat.answer import Reply
+from chatbot.chat.support import split_thinking
 from widgets import message
 from widgets.words import _, decimal, plural, seconds
 
@@ -23,16 +24,16 @@ def show(reply: Reply) -> None:
     reply.watch()
     if reply.done:
         st.rerun()
-    with st.chat_message("assistant", avatar=":material/local_fire_department:"):
-        if reply.phase != "writing":
-            st.markdown(f":gray[:material/progress_activity: {_phase(reply)}]")
+    with message.answer(reply.message.id):
+        _thinking, answer = split_thinking(reply.text)
         if reply.text:
-            message.body(reply.message, cursor=" ▍")
-        if reply.phase == "writing":
-            st.caption(f":small[{_phase(reply)}]")
+            message.body(reply.message, cursor=" ▍" if answer else "")
+        with st.container(key=f"phase-{reply.message.id}"):
+            icon = "" if answer else ":material/progress_activity: "
+            st.caption(icon + _phase(reply, thinking=bool(reply.text and not answer)))
 
 
-def _phase(reply: Reply) -> str:
+def _phase(reply: Reply, *, thinking: bool) -> str:
     words = {
         "queued": _("Waiting"),
         "adding": _("Reading the attached files"),
@@ -42,6 +43,8 @@ def _phase(reply: Reply) -> str:
         "writing": _("Writing"),
         "done": "",
     }[reply.phase]
+    if thinking and reply.phase == "writing":
+        words = _("The model is thinking")
     if reply.stopped:
         words = _("Stopping")
     elif reply.queue_place:

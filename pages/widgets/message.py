@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from chatbot.chat.answer import NOT_FOUND
 from chatbot.chat.history import error_text
 from chatbot.chat.support import cited_numbers, numbers_of, split_thinking
+from chatbot.engines.openai import ESTIMATED
 from chatbot.errors import ChatbotError
 from chatbot.i18n import N_
+from chatbot.library.store import DocumentStore
 from chatbot.markup import harmless, literal
 from chatbot.services import services
-from chatbot.types import Message
+from chatbot.types import Document, Message
 from widgets import source
 from widgets.clipboard import copy_button
 from widgets.words import _, decimal, language, plural, seconds
 
+_WORTH_SAYING = 0.05
+"""Seconds; quotations are often there at once."""
+
 _STATES = {"stopped": N_("Stopped"), "failed": N_("Not finished")}
 
 
-def show(message: Message, versions: list[str], *, busy: bool) -> None:
+def show(
+    message: Message, versions: list[str], *, busy: bool, files: Sequence[Document] = ()
+) -> None:
     """Draw a finished message; `versions` are the ids at its place, `busy` switches actions off."""
     if message.role == "user":
-        with st.chat_message("user", avatar=":material/person:"):
-            _question(message, versions, busy=busy)
+        with (
+            st.container(key=f"question-{message.id}"),
+            st.chat_message("user", avatar=":material/person:"),
+        ):
+            _question(message, versions, files, busy=busy)
         return
-    with st.chat_message("assistant", avatar=":material/local_fire_department:"):
+    with answer(message.id):
         body(message)
         _sources(message)
         footer(message)
         _actions(message, versions, busy=busy)
+
+
+def answer(message_id: str) -> DeltaGenerator:
+    """The room of one answer, the same while it is written and afterwards."""
+    room = st.container(key=f"answer-{message_id}")
+    return room.chat_message("assistant", avatar=":material/local_fire_department:")
 
 
 def body(message: Message, *, cursor: str = "") -> None:
@@ -49,22 +68,44 @@ def body(message: Message, *, cursor: str = "") -> None:
         st.caption(f":material/stop_circle: {_(_STATES[message.state])}")
 
 
-def _question(message: Message, versions: list[str], *, busy: bool) -> None:
+def _question(
+    message: Message, versions: list[str], files: Sequence[Document], *, busy: bool
+) -> None:
+    if files:
+        with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
+            for file in files:
+                failed = file.state == "failed"
+                st.badge(
+                    literal(file.name),
+                    icon=":material/error:" if failed else ":material/attach_file:",
+                    color="red" if failed else "gray",
+                )
+        for file in files:
+            if error := DocumentStore.error_text(file, language()):
+                st.error(literal(error), icon=":material/error:")
     if st.session_state.get("editing") != message.id:
-        st.markdown(literal(message.text))
-        with st.container(horizontal=True, gap="small", key=f"actions-{message.id}"):
-            _version_switch(message, versions, busy=busy)
-            copy_button(message.text, f"copy-{message.id}")
-            st.button(
-                "",
-                icon=":material/edit:",
-                type="tertiary",
-                key=f"edit-{message.id}",
-                help=_("Edit and ask again; the old version is kept"),
-                disabled=busy,
-                on_click=st.session_state.update,
-                args=({"editing": message.id},),
-            )
+        with st.container(horizontal_alignment="right", gap=None):
+            with st.container(key=f"bubble-{message.id}", width="content"):
+                st.markdown(literal(message.text))
+            with st.container(
+                horizontal=True,
+                horizontal_alignment="right",
+                gap="small",
+                vertical_alignment="center",
+                key=f"actions-{message.id}",
+            ):
+                _version_switch(message, versions, busy=busy)
+                copy_button(message.text, f"copy-{message.id}")
+                st.button(
+                    _("Edit"),
+                    icon=":material/edit:",
+                    type="tertiary",
+                    key=f"edit-{message.id}",
+                    help=_("Edit and ask again; the old version is kept"),
+                    disabled=busy,
+                    on_click=st.session_state.update,
+                    args=({"editing": message.id},),
+                )
         return
     with st.form(f"edit-form-{message.id}", border=False):
         text = st.text_area(_("Your question"), value=message.text, label_visibility="collapsed")
@@ -72,7 +113,11 @@ def _question(message: Message, versions: list[str], *, busy: bool) -> None:
             send = st.form_submit_button(_("Ask again"), type="primary")
             cancel = st.form_submit_button(_("Cancel"))
     if send and text.strip():
-        services().answers.edit(message.conversation_id, message.id, text)
+        try:
+            services().answers.edit(message.conversation_id, message.id, text)
+        except ChatbotError as error:
+            st.toast(error.text(language()), icon=":material/error:")
+        scroll_to_question()
     if send or cancel:
         st.session_state["editing"] = None
         st.rerun()
@@ -111,11 +156,12 @@ def footer(message: Message) -> None:
         if stats.cached_tokens:
             parts.append(_("{count} tokens reused").format(count=stats.cached_tokens))
     else:
-        parts.append(seconds(stats.seconds))
+        parts += [seconds(stats.seconds)] if stats.seconds >= _WORTH_SAYING else []
     name = message.model if message.engine != "extractive" else _("Quoted from your documents")
     parts.append(literal(name))
     if message.engine != "extractive":
-        parts.insert(0, plural("{count} token", "{count} tokens", stats.answer_tokens))
+        tokens = plural("{count} token", "{count} tokens", stats.answer_tokens)
+        parts.insert(0, f"~{tokens}" if ESTIMATED in message.notices else tokens)
     st.caption(f":small[{' · '.join(parts)}]")
 
 
@@ -126,7 +172,7 @@ def _actions(message: Message, versions: list[str], *, busy: bool) -> None:
         _version_switch(message, versions, busy=busy)
         copy_button(split_thinking(message.text)[1], f"copy-{message.id}")
         st.button(
-            "",
+            _("Answer again"),
             icon=":material/refresh:",
             type="tertiary",
             key=f"again-{message.id}",
@@ -135,28 +181,40 @@ def _actions(message: Message, versions: list[str], *, busy: bool) -> None:
             on_click=_regenerate,
             args=(message,),
         )
-        history = services().history_of(message.conversation_id)
-        thumb = st.feedback(
-            "thumbs",
-            key=f"thumb-{message.id}",
-            default={1: 1, -1: 0}.get(message.thumb),
-        )
-        value = {None: 0, 0: -1, 1: 1}[thumb]
-        if value != message.thumb:
-            history.judge(message.id, thumb=value)
+        _thumb(message, 1, ":material/thumb_up:", _("Good answer"))
+        _thumb(message, -1, ":material/thumb_down:", _("Bad answer"))
         with st.popover(
-            "",
-            icon=":material/note_stack_add:" if message.note else ":material/sticky_note_2:",
+            _("Note"),
+            icon=":material/edit_note:" if message.note else ":material/note_add:",
             type="tertiary",
-            help=_("Note"),
+            help=_("Your note on this answer"),
+            key=f"thumbed-note-{message.id}" if message.note else f"note-of-{message.id}",
         ):
             note = st.text_area(
                 _("Your note on this answer"), value=message.note, key=f"note-{message.id}"
             )
             if note != message.note:
-                history.judge(message.id, note=note)
+                services().history_of(message.conversation_id).judge(message.id, note=note)
+                st.rerun()
     if message.note:
         st.caption(f":material/sticky_note_2: {literal(message.note)}")
+
+
+def _thumb(message: Message, value: int, icon: str, words: str) -> None:
+    chosen = message.thumb == value
+    st.button(
+        words,
+        icon=icon,
+        type="tertiary",
+        key=f"{'thumbed' if chosen else 'thumb'}-{value}-{message.id}",
+        help=words,
+        on_click=_judge,
+        args=(message, 0 if chosen else value),
+    )
+
+
+def _judge(message: Message, thumb: int) -> None:
+    services().history_of(message.conversation_id).judge(message.id, thumb=thumb)
 
 
 def _version_switch(message: Message, versions: list[str], *, busy: bool) -> None:
@@ -173,7 +231,7 @@ def _version_switch(message: Message, versions: list[str], *, busy: bool) -> Non
         on_click=select,
         args=(message.conversation_id, versions[at - 1]),
     )
-    st.caption(f"{at + 1}/{len(versions)}")
+    st.caption(f"{at + 1}/{len(versions)}", width="content")
     st.button(
         "›",
         type="tertiary",
@@ -185,7 +243,13 @@ def _version_switch(message: Message, versions: list[str], *, busy: bool) -> Non
     )
 
 
+def scroll_to_question() -> None:
+    """Bring the last question to the top at the next drawing."""
+    st.session_state["scroll"] = st.session_state.get("scroll", 0) + 1
+
+
 def _regenerate(message: Message) -> None:
+    scroll_to_question()
     try:
         services().answers.regenerate(message.conversation_id, message.id)
     except ChatbotError as error:

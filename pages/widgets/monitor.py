@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
 
 from chatbot.i18n import LANGUAGES
 from chatbot.markup import literal
 from chatbot.services import services
-from widgets.words import _, language, size
+from widgets.meter import memory
+from widgets.words import _, decimal, language
+
+_NEARLY_FULL = 0.9
 
 
 def show() -> None:
-    """Draw the language switch and the live meters."""
-    st.divider()
-    _meters()
-    # Set before the widget: a tab opened earlier must follow, not put its own old choice back.
-    st.session_state["language-switch"] = language()
-    st.segmented_control(
-        _("Language"),
-        list(LANGUAGES),
-        required=True,
-        format_func=LANGUAGES.__getitem__,
-        label_visibility="collapsed",
-        key="language-switch",
-        width="stretch",
-        on_change=_switch_language,
-    )
+    """Draw the live meters and the language switch."""
+    with st.container(key="this-pc"):
+        _meters()
+        # Set before the widget: a tab opened earlier must follow, not put its own old choice back.
+        st.session_state["language-switch"] = language()
+        st.segmented_control(
+            _("Language"),
+            list(LANGUAGES),
+            required=True,
+            format_func=LANGUAGES.__getitem__,
+            label_visibility="collapsed",
+            key="language-switch",
+            width="stretch",
+            on_change=_switch_language,
+        )
 
 
 def _switch_language() -> None:
@@ -37,12 +42,11 @@ def _meters() -> None:
     for reply in services().answers.all_running():
         reply.watch()  # an open tab anywhere in Hearth keeps the answers going
     sample = services().monitor.latest()
-    _meter(_("Processor"), sample.cpu / 100, f"{sample.cpu:.0f} %")
-    ram = f"{size(sample.ram_used)} / {size(sample.ram_total)}"
-    _meter(_("Memory"), sample.ram_used / max(sample.ram_total, 1), ram)
+    meters = _meter(_("Processor"), sample.cpu / 100, f"{decimal(sample.cpu, 0)} %")
+    meters += _memory(_("Memory"), sample.ram_used, sample.ram_total)
     for gpu in sample.gpus:
-        used = gpu.total - gpu.free
-        _meter(literal(gpu.name), used / max(gpu.total, 1), f"{size(used)} / {size(gpu.total)}")
+        meters += _memory(gpu.name, gpu.total - gpu.free, gpu.total)
+    st.html(f'<div class="hearth-meters">{meters}</div>')
     loaded = services().engines.loaded
     st.caption(
         _("Loaded: {model}").format(model=literal(loaded.spec.title))
@@ -51,5 +55,16 @@ def _meters() -> None:
     )
 
 
-def _meter(label: str, fraction: float, figure: str) -> None:
-    st.progress(min(max(fraction, 0.0), 1.0), text=f":small[{label} · {figure}]")
+def _memory(label: str, used: int, total: int) -> str:
+    return _meter(label, used / max(total, 1), f"{memory(used)} / {memory(total)}")
+
+
+def _meter(label: str, fraction: float, figure: str) -> str:
+    percent = 100 * min(max(fraction, 0.0), 1.0)
+    full = ' class="hearth-full"' if fraction >= _NEARLY_FULL else ""
+    return (
+        f'<div role="meter" aria-label="{escape(label)}" aria-valuenow="{percent:.0f}"'
+        f' aria-valuetext="{escape(figure)}"{full}>'
+        f"<span><em>{escape(label)}</em><b>{escape(figure)}</b></span>"
+        f'<i><i style="width:{percent:.0f}%"></i></i></div>'
+    )

@@ -1,0 +1,128 @@
+"""What only the browser can do: scroll to the latest question, name Streamlit's own buttons in the
+person's language.
+
+Fixed scripts; what they are handed is data, never code or HTML.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from widgets.words import _, language
+
+_FRAME = """
+const ATTRIBUTES = ['aria-label', 'title', 'placeholder'];
+const PLACES = '[role=dialog], [role=listbox], [role=tooltip], #stSkipToContent, [data-testid=stSkipToContent],'
+  + ' [data-testid=InputInstructions], [data-testid=stFileUploaderDropzone], [data-testid=stChatInput]';
+const before = new WeakMap();    // what Streamlit wrote, so that another language can begin from it
+
+export default function ({ data }) {
+  document.documentElement.lang = data.language;
+  const say = (key, now, write) => {
+    const known = before.get(key.node) ?? {};
+    const original = known[key.name]?.shown === now ? known[key.name].original : now;
+    const shown = data.words[original.trim()] ?? original;
+    if (shown !== now) {
+      known[key.name] = { original, shown };
+      before.set(key.node, known);
+      write(shown);
+    }
+  };
+  const visit = (node) => {
+    if (node.nodeType === Node.TEXT_NODE) {
+      const inside = node.parentElement;
+      if (inside?.closest(PLACES) && !inside.closest('[data-testid=stMarkdownContainer], textarea'))
+        say({ node, name: 'text' }, node.nodeValue, (text) => { node.nodeValue = text; });
+      return;
+    }
+    if (node.nodeType !== Node.ELEMENT_NODE) return;
+    for (const name of ATTRIBUTES)
+      if (node.hasAttribute(name))
+        say({ node, name }, node.getAttribute(name), (text) => node.setAttribute(name, text));
+    node.childNodes.forEach(visit);
+  };
+  const observer = new MutationObserver((changes) => changes.forEach((change) => {
+    if (change.type === 'childList') change.addedNodes.forEach(visit);
+    else visit(change.target);
+  }));
+  visit(document.body);
+  observer.observe(document.body, {
+    subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ATTRIBUTES,
+  });
+  return () => observer.disconnect();
+}
+"""
+
+_FOLLOW = """
+const seen = new WeakMap();
+
+export default function ({ data, parentElement }) {
+  const main = document.querySelector('[data-testid=stMain]');
+  const before = seen.get(parentElement) ?? {};
+  seen.set(parentElement, data);
+  const question = () => document.querySelector(`.st-key-question-${data.question}`);
+  const room = (node) => {
+    const bottom = document.querySelector('[data-testid=stBottom]')?.offsetHeight ?? 0;
+    const free = main.clientHeight - bottom - node.offsetHeight - 96;
+    document.documentElement.style.setProperty('--hearth-room', `${Math.max(free, 0)}px`);
+  };
+  let tries = 0;
+  const scroll = () => {
+    const node = question();
+    if (!node) { if (tries++ < 60) setTimeout(scroll, 50); return; }
+    room(node);
+    requestAnimationFrame(() => {
+      const top = node.getBoundingClientRect().top - main.getBoundingClientRect().top;
+      main.scrollBy({ top: top - 56, behavior: 'instant' });
+    });
+  };
+  if (before.token !== data.token) scroll();
+  const box = document.querySelector('[data-testid=stChatInputTextArea]');
+  if (before.busy && !data.busy && document.activeElement === document.body
+      && matchMedia('(hover: hover)').matches) setTimeout(() => box?.focus({ preventScroll: true }), 50);
+  const resized = () => { const node = question(); if (node) room(node); };
+  addEventListener('resize', resized);
+  return () => removeEventListener('resize', resized);
+}
+"""
+
+
+def frame() -> None:
+    """Tell the browser the page's language, and Streamlit's own words in it."""
+    mount = st.components.v2.component("hearth_frame", html="<i></i>", js=_FRAME)
+    with st.container(key="frame"):
+        mount(data={"language": language(), "words": _streamlits_words()}, key="hearth-frame")
+
+
+def follow(question: str, token: int, *, busy: bool) -> None:
+    """Bring the last question to the top whenever `token` changes; give the input its focus back."""
+    mount = st.components.v2.component("hearth_follow", html="<i></i>", js=_FOLLOW)
+    with st.container(key="follow"):
+        mount(data={"question": question, "token": token, "busy": busy}, key="hearth-follow")
+
+
+def _streamlits_words() -> dict[str, str]:
+    """What Streamlit says by itself, in English whatever the page speaks."""
+    return {
+        "Skip to main content": _("Skip to the content"),
+        "Sidebar": _("Sidebar"),
+        "App pages": _("Pages"),
+        "Collapse sidebar": _("Hide the sidebar"),
+        "Expand sidebar": _("Show the sidebar"),
+        "Chat message from user": _("Question"),
+        "Chat message from assistant": _("Answer"),
+        "Send message": _("Send"),
+        "Upload files": _("Attach files"),
+        "file upload": _("Attach files"),
+        "Drag and drop files here": _("Drop the files here"),
+        "Open": _("Open"),
+        "Close": _("Close"),
+        "Clear value": _("Clear"),
+        "Clear all": _("Clear"),
+        "No results": _("Nothing found"),
+        "Selectbox options": _("Choices"),
+        "Copy to clipboard": _("Copy"),
+        "Show password": _("Show"),
+        "Hide password": _("Hide"),
+        "Connection error": _("Hearth is not answering"),
+    }
