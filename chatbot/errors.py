@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from chatbot.i18n import N_, translate
+from chatbot.i18n import N_, figure, translate
 from chatbot.types import Language
 
 
@@ -57,10 +57,7 @@ class ChatbotError(Exception):
 
     def _fill(self, sentence: str, language: Language) -> str:
         # A detail may itself be one of our own sentences; a foreign one is shown as it came.
-        values = {
-            key: translate(value, language) if isinstance(value, str) and value else value
-            for key, value in self.values.items()
-        }
+        values = {key: _shown(value, language) for key, value in self.values.items()}
         if isinstance(values.get("detail"), str):  # one of our own may name the part it is about
             values["detail"] = values["detail"].replace("{part}", str(values.get("part", "")))
         return sentence.format_map(_Named(values))
@@ -77,6 +74,12 @@ class ChatbotError(Exception):
         error.values = dict(data.get("values", {}))
         error.args = (error.text("en"),)
         return error
+
+
+def _shown(value: Any, language: Language) -> Any:
+    if isinstance(value, str):
+        return translate(value, language)
+    return figure(value, language) if isinstance(value, float) else value
 
 
 def _ended(sentence: str) -> str:
@@ -196,7 +199,10 @@ class BrokenModel(ModelError):
 
 class ModelDoesNotFit(ModelError):
     code = "model_does_not_fit"
-    happened = N_("The model “{name}” does not fit in memory: {detail}")
+    happened = N_(
+        "The model “{name}” does not fit in memory: it needs {needed} GB; {free} GB are free, and other"
+        " programs must keep some of that."
+    )
     next_step = N_("Choose a smaller model or a shorter context, or press “load anyway”.")
 
 

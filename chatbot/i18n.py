@@ -49,6 +49,12 @@ def translate_plural(singular: str, plural: str, count: int, language: Language)
     return catalogue(language).ngettext(singular, plural, count).format(count=count)
 
 
+def figure(value: float, language: Language) -> str:
+    """A number to one place, small ones to two, with the language's decimal sign."""
+    shown = f"{value:.1f}" if value >= 0.1 else f"{value:.2f}"
+    return shown.replace(".", ",") if language == "vi" else shown
+
+
 def preferred_language(accept_language: str | None) -> Language:
     """The language a browser asks for (an Accept-Language header or locale name); English when neither."""
     for part in (accept_language or "").lower().split(","):

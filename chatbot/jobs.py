@@ -125,10 +125,11 @@ class Jobs:
             self.job(job_id)
 
     def wait(self, job_id: str, timeout: float | None = None) -> Job:
-        """The job once it has ended, or as it is after `timeout` seconds."""
+        """The job once it has ended, or as it is after `timeout` seconds or when Hearth closes."""
         with self._wake:
             self._wake.wait_for(
-                lambda: self.job(job_id).state not in ("waiting", "running"), timeout
+                lambda: self._closing or self.job(job_id).state not in ("waiting", "running"),
+                timeout,
             )
         return self.job(job_id)
 
@@ -220,6 +221,11 @@ def _job(row: Any) -> Job:
         updated_at=row["updated_at"],
         params=json.loads(row["params"]),
     )
+
+
+def error_of(job: Job) -> ChatbotError | None:
+    """Why the job failed; None when it did not."""
+    return ChatbotError.from_dict(json.loads(job.error)) if job.error else None
 
 
 def _dump(error: ChatbotError) -> str:

@@ -14,7 +14,9 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,18 @@ from chatbot.chat.history import INCOGNITO, History
 from chatbot.database import Database
 from chatbot.engines.base import EngineSpec
 from chatbot.engines.host import EngineHost
-from chatbot.errors import Cancelled, ChildError, ModelDoesNotFit, NotFoundError, OwnerError
-from chatbot.hardware.detect import detect, installed
+from chatbot.errors import (
+    Cancelled,
+    ChatbotError,
+    ChildError,
+    ModelDoesNotFit,
+    NotFoundError,
+    OwnerError,
+)
+from chatbot.hardware.detect import detect, installed, without
 from chatbot.hardware.monitor import Monitor
 from chatbot.i18n import N_
-from chatbot.jobs import JobContext, Jobs
+from chatbot.jobs import JobContext, Jobs, error_of
 from chatbot.library.chunking import CHUNKER_VERSION
 from chatbot.library.index import Index
 from chatbot.library.ingest import Ingest
@@ -74,21 +83,24 @@ FIRST_PAGE_SECONDS = 5.0
 class Services:
     """The open rooms of one data folder; build it with `open_services`."""
 
-    def __init__(self, paths: Paths, lock: FileLock, patience: float = 0.0) -> None:
-        """`patience` is how many seconds heavy helpers wait for the first page to be shown."""
+    def __init__(self, paths: Paths, lock: FileLock, address: str = "") -> None:
+        """`address` is where the pages are served; heavy helpers then wait for the first one to be shown."""
         self.paths = paths
-        self._patience = patience
         self._lock = lock
+        self._address = address
+        self._patience = FIRST_PAGE_SECONDS if address else 0.0
         paths.make()
+        self.token = _token(paths.token)
+        self._announce()
         _clear(paths.temporary)
         self.settings = load_settings(paths.settings)
-        self.token = _token(paths.token)
+        self._changing = threading.Lock()
+        self._loading = threading.RLock()
         self.database = Database(paths.database)
         self.history = History(self.database)
         self.incognito = History(Database(Path(":memory:")), incognito=True)
         self.store = DocumentStore(self.database, paths)
         self.reader = Reader()
-        self._open_index()
         self.engines = EngineHost()
         self.models = ModelStore(self.database, paths)
         self.monitor = Monitor()
@@ -100,6 +112,12 @@ class Services:
         self._page_shown = threading.Event()
         self._reading: str | None = None
         """The document being taken in; it is ready only once the index has heard of it too."""
+        self._open_index()  # last, for it starts a thread
+
+    def _announce(self) -> None:
+        """Tell a second start and the command line, through a file of this user's, who owns the folder."""
+        owner = {"pid": os.getpid(), "address": self._address, "token": self.token}
+        write_atomically(self.paths.owner, json.dumps(owner).encode())
 
     def _open_index(self) -> None:
         self.index = Index(
@@ -147,15 +165,21 @@ class Services:
     def close(self) -> None:
         """End what runs, keep what was written, let go of the folder."""
         self._closing.set()
-        self.answers.stop_all()
-        self.jobs.close()
-        self.monitor.stop()
-        self.engines.close()
-        self.reader.close()
-        self.index.close()
-        self.database.close()
-        self.paths.owner.unlink(missing_ok=True)
-        self._lock.release()
+        with (
+            ExitStack() as rooms
+        ):  # from the last to the first, each whatever becomes of the others
+            for leave in (
+                self._lock.release,
+                partial(self.paths.owner.unlink, missing_ok=True),
+                self.database.close,
+                self.index.close,
+                self.reader.close,
+                self.engines.close,
+                self.monitor.stop,
+                self.jobs.close,
+                self.answers.stop_all,
+            ):
+                rooms.callback(leave)
 
     # --- conversations ----------------------------------------------------------------------
 
@@ -177,10 +201,13 @@ class Services:
         )
 
     def wait_until_read(self, timeout: float = 600) -> None:
-        """Return once no document waits to be read and the index holds them all, or after `timeout`."""
+        """Return once every document was tried and the index holds those read, or after `timeout`.
+
+        A document may wait longer, for instance for room on a full disk.
+        """
         deadline = time.monotonic() + timeout
-        while self.ingest.unfinished() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        for job in self.jobs.list(active=True, kind="ingest")[::-1]:
+            self.jobs.wait(job.id, max(deadline - time.monotonic(), 0))
         self.index.wait_ready(max(deadline - time.monotonic(), 0))
 
     def _style(self) -> str:
@@ -220,20 +247,27 @@ class Services:
         total = done = 0
         while waiting := self.ingest.unfinished():
             total = max(total, done + len(waiting))
-            document = self.store.get(waiting[0])
+            try:
+                document = self.store.get(waiting[0])
+            except NotFoundError:  # erased in this very moment
+                continue
 
             def report(
                 fraction: float, name: str = document.name, at: int = done, of: int = total
             ) -> None:
                 context.report((at + fraction) / of, name)
 
-            self._reading = document.id
+            self._reading, ingest = document.id, self.ingest
             try:
-                self.ingest.process(document.id, report, lambda: context.cancelled)
+                ingest.process(document.id, report, lambda: context.cancelled)
             except Cancelled:
                 if self._closing.is_set():  # Hearth ends, nobody pressed cancel: read it next time
                     self.ingest.read_again(document.id)
                 raise
+            except ChildError:
+                if ingest is self.ingest:
+                    raise
+                continue  # another embedder was chosen meanwhile: once more, with that one
             finally:
                 self._reading = None
             done += 1
@@ -256,8 +290,10 @@ class Services:
     def plan_model(self, model: ModelArtifact | Path, **wishes: Any) -> MemoryPlan:
         """How the model would run here now; what is loaded counts as free, for it would make room."""
         path = Path(model.path if isinstance(model, ModelArtifact) else model)
-        facts, here = read_model(path), installed()
-        return planning.plan(self.hardware(), facts, planning.Wishes(**wishes), here)
+        hardware, loaded = self.hardware(), self.engines.loaded
+        if loaded:
+            hardware = without(hardware, loaded.pid)
+        return planning.plan(hardware, read_model(path), planning.Wishes(**wishes), installed())
 
     def engine_for(self, model_id: str | None) -> Engine:
         """The engine a conversation asked for, loaded; the default one for None."""
@@ -266,19 +302,34 @@ class Services:
             return self.engines.extractive()
         if chosen == REMOTE:
             return self.engines.use(self._remote_spec())
+        return self._engine_in_memory(chosen) or self._engine_loaded(chosen)
+
+    def _engine_in_memory(self, model_id: str) -> Engine | None:
         loaded = self.engines.loaded
-        if loaded and loaded.spec.model_id == chosen:
+        if loaded and loaded.spec.model_id == model_id:
             return self.engines.use(loaded.spec)
-        return self.load_model(chosen)
+        return None
+
+    def _engine_loaded(self, model_id: str) -> Engine:
+        with self._loading:  # the others who asked meanwhile find it in memory
+            return self._engine_in_memory(model_id) or self.load_model(model_id)
 
     def load_model(self, model_id: str, *, anyway: bool = False, **wishes: Any) -> Engine:
-        """Load a model as the plan says. Raises ModelDoesNotFit unless `anyway`."""
+        """Load a model as the plan says; one that will not fit leaves the loaded one where it is.
+
+        Raises ModelDoesNotFit unless `anyway`.
+        """
         model = self.models.get(model_id)
-        self.engines.unload()
-        plan = self.plan_model(model, **wishes)
-        if not plan.fits and not anyway:
-            raise ModelDoesNotFit(plan.reason, name=model.name)
-        return self.engines.use(spec_from(model, plan))
+        with self._loading:
+            plan = self.plan_model(model, **wishes)
+            if plan.fits and self.engines.loaded:
+                self.engines.unload()
+                plan = self.plan_model(model, **wishes)  # now that the room is truly there
+            if not plan.fits and not anyway:
+                raise ModelDoesNotFit(
+                    name=model.name, needed=plan.total / planning.GB, free=plan.free / planning.GB
+                )
+            return self.engines.use(spec_from(model, plan))
 
     def import_model_from(self, path: Path, *, link: bool = True) -> Job:
         """Begin to take a GGUF file or model folder into the list."""
@@ -325,22 +376,24 @@ class Services:
 
     def change_settings(self, **values: Any) -> Settings:
         """Store changed settings; a new embedder begins to index everything anew at once."""
-        old, new = self.settings, self.settings.changed(**values)
-        save_settings(self.paths.settings, new)
-        self.settings = new
-        if (old.embedder, old.allow_embedder_download) != (
-            new.embedder,
-            new.allow_embedder_download,
-        ):
-            before = self.index
-            self._open_index()
-            before.close()
+        with self._changing:  # two tabs may change different things at the same moment
+            old, new = self.settings, self.settings.changed(**values)
+            save_settings(self.paths.settings, new)
+            self.settings = new
+            if (old.embedder, old.allow_embedder_download) != (
+                new.embedder,
+                new.allow_embedder_download,
+            ):
+                before = self.index
+                self._open_index()
+                before.close()
         return new
 
     def renew_token(self) -> str:
         """A fresh API token; the old one stops working at once."""
         self.paths.token.unlink(missing_ok=True)
         self.token = _token(self.paths.token)
+        self._announce()
         return self.token
 
     def delete_everything(self) -> None:
@@ -372,14 +425,20 @@ class Services:
                 for m in self.models.list()
             ],
             "loaded": loaded.info.backend if loaded else None,
-            "embedder": self.settings.embedder,
-            "index": self.index_status(),
+            "embedder": "folder"
+            if Path(self.settings.embedder).exists()
+            else self.settings.embedder,
+            "index": {**self.index_status(), "error": _code(self.index.status().error)},
             "offline": offline(),
             "jobs": [
-                {"kind": j.kind, "state": j.state, "error": (j.error or "")[:60]}
+                {"kind": j.kind, "state": j.state, "error": _code(error_of(j))}
                 for j in self.jobs.list()[:20]
             ],
         }
+
+
+def _code(error: ChatbotError | None) -> str | None:
+    return error.code if error else None
 
 
 def spec_from(model: ModelArtifact, plan: MemoryPlan) -> EngineSpec:
@@ -411,12 +470,14 @@ def open_services(paths: Paths | None = None, address: str = "") -> Services:
             paths = paths or Paths.default()
             lock = _own(paths)
             try:
-                opened = Services(paths, lock, FIRST_PAGE_SECONDS if address else 0.0)
-                owner = {"pid": os.getpid(), "address": address}
-                write_atomically(paths.owner, json.dumps(owner).encode())
-                opened.start()
+                opened = Services(paths, lock, address)
             except BaseException:
                 lock.release()
+                raise
+            try:
+                opened.start()
+            except BaseException:
+                opened.close()
                 raise
             _services = opened
         return _services
@@ -454,24 +515,27 @@ def owner_of(paths: Paths) -> dict[str, Any] | None:
 
 
 def _own(paths: Paths) -> FileLock:
+    os.umask(0o077)  # what this process and its helpers write is for this user only
     paths.data.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(paths.lock)
+    lock = FileLock(paths.lock, mode=0o600)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         owner = owner_of(paths) or {}
-        where = owner.get("address") or f"process {owner.get('pid', '?')}"
+        where = owner.get("address") or f"PID {owner.get('pid', '?')}"
         raise OwnerError(address=where) from None
     return lock
 
 
 def _token(file: Path) -> str:
     """HEARTH_API_TOKEN, else the stored token, made at first run and readable by this user only."""
-    if given := os.environ.get("HEARTH_API_TOKEN"):
+    if given := os.environ.get("HEARTH_API_TOKEN", "").strip():
         return given
-    if not file.exists():
-        write_atomically(file, secrets.token_urlsafe(32).encode())
-    return file.read_text(encoding="utf-8").strip()
+    stored = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+    if not stored:  # an empty token would open the door to everyone
+        stored = secrets.token_urlsafe(32)
+        write_atomically(file, stored.encode())
+    return stored
 
 
 def _clear(folder: Path) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ class Paths:
     def make(self) -> None:
         """Create the folders, readable by this user only."""
         self.data.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # not every file system keeps modes
+            self.data.chmod(0o700)
         for folder in (self.files, self.index, self.models, self.temporary, self.logs):
             folder.mkdir(mode=0o700, exist_ok=True)
 

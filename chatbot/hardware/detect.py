@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +75,27 @@ def detect(data: Path | None = None) -> Hardware:
         disk_free=disk.free,
         system=f"{platform.system()} {platform.release()}".strip(),
         unified_memory=apple,
+    )
+
+
+def without(hardware: Hardware, pid: int) -> Hardware:
+    """The same PC as it would be once that process has ended and given its memory back."""
+    try:
+        memory = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return hardware
+    # Linux names the mapped files in it, which count as available already.
+    held = memory.rss - getattr(memory, "shared", 0)
+    on_cards = {gpu.index: gpu.used_by_hearth or 0 for gpu in nvidia_gpus({pid})}
+
+    def freed(gpu: Gpu) -> Gpu:
+        given_back = held if gpu.kind == "mps" else on_cards.get(gpu.index, 0)
+        return replace(gpu, free=min(gpu.free + given_back, gpu.total))
+
+    return replace(
+        hardware,
+        ram_available=min(hardware.ram_available + held, hardware.ram_total),
+        gpus=tuple(freed(gpu) for gpu in hardware.gpus),
     )
 
 

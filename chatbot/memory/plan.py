@@ -13,7 +13,7 @@ from typing import Any
 
 from chatbot.errors import MissingBackend, ModelError, SettingsError
 from chatbot.hardware.detect import Installed
-from chatbot.i18n import N_, translate
+from chatbot.i18n import N_, figure, translate
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.footprint import (
     KV_TYPES,
@@ -104,7 +104,7 @@ def explain(plan: MemoryPlan, language: Language) -> str:
         return translate(text, language).format(**values)
 
     def gb(size: int) -> str:
-        return _figure(size / GB, language)
+        return figure(size / GB, language)
 
     sizes = {key: plan.parts.get(key, 0) + plan.parts.get(f"gpu_{key}", 0) for key in PART_NAMES}
     shown = {key: size for key, size in sizes.items() if size >= GB / 200} or {
@@ -158,12 +158,6 @@ WHERE: Mapping[tuple[str, str], str] = {
     ("transformers", "cuda"): N_("Runs on the GPU through transformers ({precision})."),
     ("transformers", "mps"): N_("Runs on the Apple GPU through transformers ({precision})."),
 }
-
-
-def _figure(value: float, language: Language) -> str:
-    """A number to one place, small ones to two, with the language's decimal sign."""
-    figure = f"{value:.1f}" if value >= 0.1 else f"{value:.2f}"
-    return figure.replace(".", ",") if language == "vi" else figure
 
 
 def _check(facts: ModelFacts, wishes: Wishes, installed: Installed) -> None:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from chatbot.hardware import detect as detect_module
-from chatbot.hardware.detect import detect, installed, within_container
+from chatbot.hardware.detect import detect, installed, within_container, without
 from tests.hardware.fake_pynvml import GIB, Card, fake_pynvml
 
 
@@ -139,3 +139,18 @@ def test_looking_at_the_pc_loads_no_model_library() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_process_gives_back_what_it_holds():
+    hold = "import sys; held = bytearray(200_000_000); print('held', flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout.readline().strip() == b"held"
+        now = detect()
+        then = without(now, process.pid)
+        assert 200_000_000 <= then.ram_available - now.ram_available < 230_000_000
+    finally:
+        process.communicate()
+    assert without(now, process.pid) == now, "a process that has ended holds nothing"

@@ -58,6 +58,14 @@ def test_the_same_content_is_stored_once(ingest, store, index, tmp_path):
     assert index.embedded == 2
 
 
+def test_copies_in_one_folder_are_one_document_with_a_row_for_each(ingest, store, tmp_path):
+    for name in ("một.txt", "hai.txt"):
+        (tmp_path / name).write_text(LAW, encoding="utf-8")
+    rows = ingest.add([tmp_path])
+    assert {row.name for row in rows} >= {"một.txt", "hai.txt"}
+    assert len({row.id for row in rows if row.sha256}) == 1 == len(store.list())
+
+
 def test_another_collection_or_conversation_is_another_document(ingest, store):
     ids = {
         ingest.add([("a.txt", LAW.encode())], collection, conversation)[0].id
