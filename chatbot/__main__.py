@@ -7,6 +7,7 @@ duration. `--json` prints one JSON object on stdout; logs go to stderr. Exit cod
 
 from __future__ import annotations
 
+import io
 import json
 import locale
 import sys
@@ -17,13 +18,16 @@ from typing import Annotated, Any
 
 import typer
 
-from chatbot.errors import ChatbotError, ChildError
+from chatbot.errors import ChatbotError, OwnerMissing, OwnerSilent
 from chatbot.i18n import preferred_language
 from chatbot.settings import Paths
 from chatbot.types import Backend, Language, Scope, SearchMode
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Ask your own documents, on your own PC."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Ask your own documents, on your own PC.",
 )
 documents = typer.Typer(no_args_is_help=True, help="Add, list and remove documents.")
 models = typer.Typer(no_args_is_help=True, help="Models on this PC.")
@@ -39,6 +43,14 @@ for name, group in (
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
+
+
+@app.callback()
+def _speak_utf8() -> None:
+    # A pipe on Windows would else get its code page, which has no Vietnamese.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
 
 
 @app.command()
@@ -184,14 +196,14 @@ def models_load(
     as_json: Json = False,
 ) -> None:
     """Load a model in the running Hearth."""
-    result = _run("models load", id=model_id, context=context, anyway=anyway)
+    result = _run("models load", needs_owner=True, id=model_id, context=context, anyway=anyway)
     _print(result, as_json, _plain)
 
 
 @models.command("unload")
 def models_unload(as_json: Json = False) -> None:
     """Free the loaded model's memory in the running Hearth."""
-    _print(_run("models unload"), as_json, _plain)
+    _print(_run("models unload", needs_owner=True), as_json, _plain)
 
 
 @models.command("remove")
@@ -235,33 +247,35 @@ def evaluate_retrieval(
 # --- reaching the owner ---------------------------------------------------------------------
 
 
-def _run(command: str, **params: Any) -> dict[str, Any]:
+def _run(command: str, *, needs_owner: bool = False, **params: Any) -> dict[str, Any]:
     """Run a command in the Hearth that owns the data folder, or as the owner."""
     from chatbot.services import owner_of
 
     owner = owner_of(Paths.default())
     if owner and owner.get("address"):
-        return _told(lambda: _call(owner["address"], command, params))
+        return _told(lambda: _call(owner["address"], owner["token"], command, params))
+    if needs_owner:
+        return _told(_refuse)
     return _told(lambda: _run_here(command, params))
 
 
+def _refuse() -> dict[str, Any]:
+    raise OwnerMissing
+
+
 def _run_here(command: str, params: dict[str, Any]) -> dict[str, Any]:
-    from chatbot.api.commands import COMMANDS
+    from chatbot.api import commands
     from chatbot.services import close_services, open_services
 
     try:
-        return COMMANDS[command](open_services(), params)
+        return commands.run(open_services(), command, params)
     finally:
         close_services()
 
 
-def _call(address: str, command: str, params: dict[str, Any]) -> dict[str, Any]:
-    import os
-
+def _call(address: str, token: str, command: str, params: dict[str, Any]) -> dict[str, Any]:
     import httpx
 
-    token_file = Paths.default().token
-    token = os.environ.get("HEARTH_API_TOKEN") or token_file.read_text(encoding="utf-8").strip()
     try:
         response = httpx.post(
             f"{address}/api/command",
@@ -272,16 +286,14 @@ def _call(address: str, command: str, params: dict[str, Any]) -> dict[str, Any]:
         )
         body: dict[str, Any] = response.json()
     except (httpx.HTTPError, ValueError) as error:
-        raise ChildError(f"{address}: {error}") from error
+        raise OwnerSilent(str(error), address=address) from error
     if "result" in body:
         result: dict[str, Any] = body["result"]
         return result
     problem = body["error"]
-    raise (
-        ChatbotError.from_dict(problem)
-        if isinstance(problem, dict) and "code" in problem
-        else ChatbotError(str(problem))
-    )
+    if "code" in problem:
+        raise ChatbotError.from_dict(problem)
+    raise OwnerSilent(problem["message"], address=address)
 
 
 def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -332,7 +344,7 @@ def _documents_text(result: dict[str, Any]) -> str:
     lines = []
     for row in result["documents"]:
         said = row["error"] or row["warning"] or f"{row['passages']} passages"
-        lines.append(f"{row['id'][:8]}  {row['state']:8} {row['document']}  {said}")
+        lines.append(f"{row['id']}  {row['state']:8} {row['document']}  {said}")
     return "\n".join(lines)
 
 
@@ -346,7 +358,7 @@ def _models_text(result: dict[str, Any]) -> str:
 
 def _jobs_text(result: dict[str, Any]) -> str:
     return "\n".join(
-        f"{j['id'][:8]}  {j['state']:9} {j['title']}  {j['message']}" for j in result["jobs"]
+        f"{j['id']}  {j['state']:9} {j['title']}  {j['message']}" for j in result["jobs"]
     )
 
 

@@ -3,6 +3,8 @@
     ChatbotError                 has a code, what happened, what to do; translated when shown
     ├── SettingsError            a setting or an argument that cannot be used
     ├── OwnerError               another Hearth holds the data folder
+    │   ├── OwnerMissing         no Hearth runs, and the step needs one
+    │   └── OwnerSilent          the Hearth that holds it does not answer
     ├── DatabaseError            the data folder's database cannot be opened or is newer than this Hearth
     ├── DiskFullError            no room to write
     ├── ChildError               a helper process failed
@@ -115,6 +117,18 @@ class OwnerError(ChatbotError):
     next_step = N_("Use that window, or close it first.")
 
 
+class OwnerMissing(OwnerError):
+    code = "owner_missing"
+    happened = N_("No Hearth is running on this data folder that could keep a model loaded.")
+    next_step = N_("Start Hearth and try again.")
+
+
+class OwnerSilent(OwnerError):
+    code = "owner_silent"
+    happened = N_("The Hearth at {address} does not answer: {detail}")
+    next_step = N_("It may be starting or closing; try again in a moment.")
+
+
 class DatabaseError(ChatbotError):
     code = "database"
     happened = N_("The data folder's database cannot be opened: {detail}")
@@ -164,7 +178,10 @@ class DocumentError(ChatbotError):
 class UnsupportedDocument(DocumentError):
     code = "unsupported_document"
     happened = N_("“{name}” is not a kind of file Hearth reads.")
-    next_step = N_("Add PDF, Word (DOCX), HTML, Markdown or plain text.")
+    next_step = N_(
+        "Add PDF, Word (DOCX), Excel (XLSX), PowerPoint (PPTX), OpenDocument, RTF, EPUB, mail (EML), CSV,"
+        " HTML, Markdown, plain text, or a picture (PNG, JPEG, TIFF)."
+    )
 
 
 class UnreadableDocument(DocumentError):

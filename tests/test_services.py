@@ -248,26 +248,3 @@ def test_the_diagnostic_report_holds_nothing_of_the_persons(services, tmp_path):
     assert str(tmp_path) not in report
     assert '"failed_documents": 1' in report
     assert '"kind": "import_model", "state": "failed", "error": "broken_model"' in report
-
-
-def test_deleting_everything_leaves_no_word_on_the_disk(services, paths):
-    services.add_documents([("a.txt", f"{MARKER} của tôi".encode())])
-    services.wait_until_read(60)
-    conversation = services.history.create()
-    services.answers.ask(conversation.id, f"{MARKER} là gì?").wait(60)
-    assert _files_with(paths, MARKER)
-    services.delete_everything()
-    deadline = time.monotonic() + 60
-    while (left := _files_with(paths, MARKER)) and time.monotonic() < deadline:
-        threading.Event().wait(0.2)
-    assert left == []
-
-
-def _files_with(paths: Paths, word: str) -> list[str]:
-    found = []
-    for path in paths.data.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes().lower()
-            if any(form.encode() in content for form in (word.lower(), "dauriengtu7391")):
-                found.append(str(path.relative_to(paths.data)))
-    return found

@@ -1,111 +1,122 @@
-"""What the command line can ask of an owner: each a function (services, params) → a JSON-able dict.
+"""What the command line can ask of an owner: each a function of the services and named parameters → a JSON-able dict.
 
 The same functions serve `python -m chatbot …` when it is the owner itself and when it speaks to a
-running one through `POST /api/command`.
+running one through `POST /api/command`; `run` checks names and kinds of the parameters for both.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from chatbot.chat.answer import summary
-from chatbot.chat.history import error_text
-from chatbot.errors import ChatbotError, NotFoundError
+from chatbot.errors import ChatbotError, NotFoundError, SettingsError
 from chatbot.jobs import error_of
 from chatbot.library.store import DocumentStore
 from chatbot.services import Services
 from chatbot.types import (
+    Backend,
     ConversationSettings,
     Document,
-    GenerationOptions,
     Language,
     ModelArtifact,
+    Scope,
     SearchFilter,
+    SearchMode,
     SearchResult,
 )
 
-Params = dict[str, Any]
+Result = dict[str, Any]
+
+MOST_RESULTS = 100
 
 
-def ask(services: Services, params: Params) -> Params:
+def run(services: Services, name: str, params: dict[str, Any]) -> Result:
+    """Do one command. Raises NotFoundError and SettingsError for what no command understands."""
+    command = COMMANDS.get(name)
+    if command is None:
+        raise NotFoundError(name)
+    return command(services, **_checked(command, params))
+
+
+def ask(
+    services: Services,
+    question: str,
+    collection: str | None = None,
+    model: str | None = None,
+    documents: Scope = "only",
+) -> Result:
     """Answer one question outside the history."""
     services.wait_until_read()
-    settings = ConversationSettings(
-        model=params.get("model"),
-        scope=params.get("documents") or "only",
-        filter=_filter(params),
-        options=GenerationOptions(
-            temperature=params.get("temperature", 0.3), seed=params.get("seed")
-        ),
-    )
+    settings = ConversationSettings(model=model, scope=documents, filter=_filter(collection))
     conversation = services.incognito.create(settings)
     try:
-        message = services.answers.ask(conversation.id, params["question"]).wait()
+        message = services.answers.ask(conversation.id, question).wait()
     finally:
         services.incognito.purge(conversation.id)
-    if message.state == "failed":
-        raise ChatbotError(error_text(message, "en"))
+    if message.error:
+        raise ChatbotError.from_dict(json.loads(message.error))
     return summary(message)
 
 
-def search(services: Services, params: Params) -> Params:
+def search(
+    services: Services,
+    query: str,
+    collection: str | None = None,
+    mode: SearchMode = "hybrid",
+    limit: int = 8,
+) -> Result:
     """The best passages for a query."""
+    if not 1 <= limit <= MOST_RESULTS:
+        raise SettingsError(f"limit = {limit}")
     services.wait_until_read()
-    found = services.search.find(
-        params["query"],
-        _filter(params),
-        limit=params.get("limit", 8),
-        mode=params.get("mode", "hybrid"),
-    )
+    found = services.search.find(query, _filter(collection), limit=limit, mode=mode)
     return {"results": [_result(r) for r in found.results]}
 
 
-def documents_add(services: Services, params: Params) -> Params:
+def documents_add(services: Services, paths: list[str], collection: str = "documents") -> Result:
     """Add files and folders and wait until each is read or refused."""
-    paths = [Path(p) for p in params["paths"]]
-    if missing := [str(p) for p in paths if not p.exists()]:
+    files = [Path(path) for path in paths]
+    if missing := [str(file) for file in files if not file.exists()]:
         raise NotFoundError(", ".join(missing))
-    added = services.add_documents(paths, collection=params.get("collection") or "documents")
+    added = services.add_documents(files, collection)
     services.wait_until_read(threading.TIMEOUT_MAX)
     rows = [replace(services.store.get(found.id), name=found.name) for found in added]
     return {"documents": [document_row(row) for row in rows]}
 
 
-def documents_list(services: Services, params: Params) -> Params:
+def documents_list(services: Services, collection: str | None = None) -> Result:
     """Every document, of one collection or all."""
-    return {
-        "documents": [
-            document_row(d) for d in services.store.list(collection=params.get("collection"))
-        ]
-    }
+    return {"documents": [document_row(d) for d in services.store.list(collection)]}
 
 
-def documents_remove(services: Services, params: Params) -> Params:
+def documents_remove(services: Services, id: str) -> Result:  # noqa: A002  as clients name it
     """Erase one document: file, text, vectors."""
-    document = services.store.get(params["id"])
+    document = services.store.get(id)
     services.ingest.purge(document.id)
-    services.index.wait_ready(3600)
     return {"removed": document.id, "document": document.name}
 
 
-def documents_check(services: Services, _params: Params) -> Params:
+def documents_check(services: Services) -> Result:
     """Whether the search index holds exactly what the database holds."""
     services.index.wait_ready(600)
     return services.index_status()
 
 
-def documents_rebuild(services: Services, _params: Params) -> Params:
+def documents_rebuild(services: Services) -> Result:
     """Build the search index anew from the database."""
     services.index.rebuild()
     services.index.wait_ready(3600)
     return services.index_status()
 
 
-def models_list(services: Services, _params: Params) -> Params:
+def models_list(services: Services) -> Result:
     """Every model, and which one is loaded."""
     loaded = services.engines.loaded
     return {
@@ -114,9 +125,9 @@ def models_list(services: Services, _params: Params) -> Params:
     }
 
 
-def models_import(services: Services, params: Params) -> Params:
+def models_import(services: Services, path: str, copy: bool = False) -> Result:
     """Take a GGUF file or model folder into the list: {id, path, format}."""
-    job = services.import_model_from(Path(params["path"]), link=not params.get("copy", False))
+    job = services.import_model_from(Path(path), link=not copy)
     job = services.jobs.wait(job.id)
     if error := error_of(job):
         raise error
@@ -124,38 +135,46 @@ def models_import(services: Services, params: Params) -> Params:
     return {"id": model.id, "path": model.path, "format": model.format}
 
 
-def models_load(services: Services, params: Params) -> Params:
+def models_load(
+    services: Services,
+    id: str,  # noqa: A002  as clients name it
+    context: int | None = None,
+    kv_type: str | None = None,
+    batch: int | None = None,
+    backend: Backend | None = None,
+    anyway: bool = False,
+) -> Result:
     """Load a model and say how it runs."""
     engine = services.load_model(
-        params["id"], anyway=params.get("anyway", False), **_wishes(params)
+        id, anyway=anyway, context=context, kv_type=kv_type, batch=batch, backend=backend
     )
     return asdict(engine.info)
 
 
-def models_unload(services: Services, _params: Params) -> Params:
+def models_unload(services: Services) -> Result:
     """Free the loaded model's memory."""
     services.engines.unload()
     return {"loaded": None}
 
 
-def models_remove(services: Services, params: Params) -> Params:
+def models_remove(services: Services, id: str) -> Result:  # noqa: A002  as clients name it
     """Take a model off the list."""
-    services.remove_model(params["id"])
-    return {"removed": params["id"]}
+    services.remove_model(id)
+    return {"removed": id}
 
 
-def jobs_list(services: Services, _params: Params) -> Params:
+def jobs_list(services: Services) -> Result:
     """Long work, the latest first."""
     return {"jobs": [asdict(j) for j in services.jobs.list()]}
 
 
-def jobs_cancel(services: Services, params: Params) -> Params:
+def jobs_cancel(services: Services, id: str) -> Result:  # noqa: A002  as clients name it
     """End a piece of long work."""
-    services.jobs.cancel(params["id"])
-    return {"cancelled": params["id"]}
+    services.jobs.cancel(id)
+    return {"cancelled": id}
 
 
-COMMANDS: dict[str, Callable[[Services, Params], Params]] = {
+COMMANDS: dict[str, Callable[..., Result]] = {
     "ask": ask,
     "search": search,
     "documents add": documents_add,
@@ -173,7 +192,31 @@ COMMANDS: dict[str, Callable[[Services, Params], Params]] = {
 }
 
 
-def document_row(document: Document, language: Language = "en") -> Params:
+def _checked(command: Callable[..., Result], params: dict[str, Any]) -> dict[str, Any]:
+    kinds = get_type_hints(command)
+    known = dict(list(signature(command).parameters.items())[1:])
+    if unknown := params.keys() - known.keys():
+        raise SettingsError(", ".join(sorted(unknown)))
+    for name, parameter in known.items():
+        if name in params and not _fits(params[name], kinds[name]):
+            raise SettingsError(f"{name} = {str(params[name])[:60]}")
+        if name not in params and parameter.default is parameter.empty:
+            raise SettingsError(f"{name} = ?")
+    return params
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value out of JSON is of that kind: a class, a list, a Literal or a union of them."""
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(one, *get_args(kind)) for one in value)
+    return type(value) is kind  # so that True is no int
+
+
+def document_row(document: Document, language: Language = "en") -> Result:
     """One document as the command line prints it; `error` and `warning` null or a sentence."""
     return {
         "id": document.id,
@@ -188,12 +231,11 @@ def document_row(document: Document, language: Language = "en") -> Params:
     }
 
 
-def _filter(params: Params) -> SearchFilter:
-    collection = params.get("collection")
+def _filter(collection: str | None) -> SearchFilter:
     return SearchFilter(collections=(collection,) if collection else ())
 
 
-def _result(result: SearchResult) -> Params:
+def _result(result: SearchResult) -> Result:
     return {
         "document": result.document,
         "page": result.passage.page,
@@ -203,12 +245,7 @@ def _result(result: SearchResult) -> Params:
     }
 
 
-def _wishes(params: Params) -> Params:
-    names = ("context", "kv_type", "batch", "backend")
-    return {name: params[name] for name in names if params.get(name) is not None}
-
-
-def _model(model: ModelArtifact) -> Params:
+def _model(model: ModelArtifact) -> Result:
     row = asdict(model)
     row.pop("manifest")
     return row

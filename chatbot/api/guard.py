@@ -1,4 +1,4 @@
-"""Who may talk to Hearth: loopback host names only, and a token for everything that is not the UI."""
+"""Who may talk to Hearth: loopback names, its own pages, and the token's holder for all that is not the UI."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Guard:
-    """ASGI middleware: refuses foreign Host names on every route, adds the content security policy."""
+    """ASGI middleware: refuses foreign hosts and origins on every route, adds the content security policy."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -41,11 +41,11 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        if host_name(Headers(scope=scope).get("host", "")) not in ALLOWED_HOSTS:
+        if refusal := _refusal(Headers(scope=scope)):
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             else:
-                await JSONResponse({"error": "host not allowed"}, 403)(scope, receive, send)
+                await refused(refusal, 403)(scope, receive, send)
             return
 
         async def with_policy(message: Message) -> None:
@@ -54,6 +54,18 @@ class Guard:
             await send(message)
 
         await self._app(scope, receive, with_policy)
+
+
+def _refusal(headers: Headers) -> str:
+    """Why a request is turned away at the door; empty when it may come in."""
+    hosts, origins = headers.getlist("host"), headers.getlist("origin")
+    if len(hosts) != 1 or host_name(hosts[0]) not in ALLOWED_HOSTS:
+        return "host not allowed"
+    # Browsers name the page that asks, also on websockets; ours is served from this very host and port.
+    ours = (f"http://{hosts[0]}".lower(), f"https://{hosts[0]}".lower())
+    if any(origin.lower() not in ours for origin in origins):
+        return "origin not allowed"
+    return ""
 
 
 def host_name(header: str) -> str:
@@ -67,17 +79,41 @@ def host_name(header: str) -> str:
     return parts.hostname or "" if plain else ""
 
 
+def refused(message: str, status: int) -> Response:
+    """An error in the shape that OpenAI's clients read."""
+    return JSONResponse({"error": {"message": message}}, status)
+
+
 def with_token(endpoint: Endpoint) -> Endpoint:
     """The endpoint for callers with the API token; 401 for everyone else, 413 for oversized bodies."""
 
     async def guarded(request: Request) -> Response:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if not hmac.compare_digest(given, services().token.encode()):
-            return JSONResponse(
-                {"error": {"message": "missing or wrong API token", "type": "unauthorized"}}, 401
-            )
-        if int(request.headers.get("content-length") or 0) > BODY_LIMIT:
-            return JSONResponse({"error": {"message": "body too large"}}, 413)
-        return await endpoint(request)
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(given.strip().encode(), services().token.encode())
+        if scheme.lower() != "bearer" or not right:
+            return refused("missing or wrong API token", 401)
+        try:
+            return await endpoint(Request(request.scope, _limited(request.receive)))
+        except _TooLarge:
+            return refused("body too large", 413)
 
     return guarded
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def _limited(receive: Receive) -> Receive:
+    """The same messages up to the limit; counted, for a chunked body does not tell its length."""
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > BODY_LIMIT:
+            raise _TooLarge
+        return message
+
+    return counted

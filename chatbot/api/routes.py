@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chatbot.api import commands
-from chatbot.api.guard import with_token
+from chatbot.api.guard import refused, with_token
 from chatbot.errors import ChatbotError
 from chatbot.services import QUOTES, services
 
@@ -28,21 +28,17 @@ async def list_models(_request: Request) -> Response:
 
 async def run_command(request: Request) -> Response:
     """Run one command of the command line in this owner: {name, params} → {result} or {error}."""
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        return JSONResponse({"error": {"message": "content type must be application/json"}}, 415)
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        return refused("content type must be application/json", 415)
     try:
         body: dict[str, Any] = await request.json()
         name, params = str(body["name"]), dict(body.get("params", {}))
-    except (ValueError, KeyError, TypeError):
-        return JSONResponse({"error": {"message": "body must be {name, params}"}}, 422)
-    if name not in commands.COMMANDS:
-        return JSONResponse({"error": {"message": f"no command {name}"}}, 404)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return refused("body must be {name, params}", 422)
     try:
-        result = await run_in_threadpool(commands.COMMANDS[name], services(), params)
+        result = await run_in_threadpool(commands.run, services(), name, params)
     except ChatbotError as error:
-        return JSONResponse({"error": error.to_dict()}, 400)
-    except (TypeError, KeyError) as error:  # params that do not fit the command
-        return JSONResponse({"error": {"message": str(error)}}, 422)
+        return JSONResponse({"error": {**error.to_dict(), "message": error.text("en")}}, 400)
     return JSONResponse({"result": result})
 
 

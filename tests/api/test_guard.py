@@ -14,7 +14,8 @@ from chatbot.api import guard
 from chatbot.api.guard import Guard, host_name
 
 
-async def hello(_request: Request) -> PlainTextResponse:
+async def hello(request: Request) -> PlainTextResponse:
+    await request.body()
     return PlainTextResponse("hello")
 
 
@@ -73,13 +74,27 @@ def test_the_token_opens(client):
     assert client.get("/closed", headers={"Authorization": "Bearer right-token"}).text == "hello"
 
 
-def test_oversized_bodies_are_refused(client):
+@pytest.mark.parametrize("told", [True, False], ids=["with its length", "chunked"])
+@pytest.mark.parametrize(("extra", "status"), [(0, 200), (1, 413)])
+def test_oversized_bodies_are_refused(client, told, extra, status):
+    body = b"x" * (guard.BODY_LIMIT + extra)
     response = client.post(
         "/closed",
-        content=b"x" * (guard.BODY_LIMIT + 1),
+        content=body if told else iter([body[:1000], body[1000:]]),
         headers={"Authorization": "Bearer right-token"},
     )
-    assert response.status_code == 413
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:3000", ""])
+def test_pages_of_another_origin_are_refused_on_every_route(client, origin):
+    for path in ("/open", "/closed"):
+        headers = {"Origin": origin, "Authorization": "Bearer right-token"}
+        assert client.get(path, headers=headers).status_code == 403
+
+
+def test_its_own_pages_pass(client):
+    assert client.get("/open", headers={"Origin": "http://127.0.0.1:8501"}).text == "hello"
 
 
 def test_the_policy_lets_nothing_call_elsewhere(client):
