@@ -56,7 +56,7 @@ def test_a_file_is_added_by_its_path_and_stays_where_it_is(open_page, services, 
     assert not app.exception
     (model,) = services.models.list()
     assert model.linked
-    assert model.path == str(file)
+    assert Path(model.path) == file.resolve()
     text = shown(app)
     assert "linked, not copied" in text
     assert "260 thousand parameters" in text
