@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import shutil
 import threading
 import time
@@ -18,9 +17,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from chatbot.chat.answer import Answers, Findings
 from chatbot.chat.history import INCOGNITO, History
@@ -44,9 +41,6 @@ from chatbot.library.index import Index
 from chatbot.library.ingest import Ingest
 from chatbot.library.readers import Reader
 from chatbot.library.store import DocumentStore
-from chatbot.memory import plan as planning
-from chatbot.memory.headers import read_model
-from chatbot.models.importing import import_model
 from chatbot.models.store import ModelStore
 from chatbot.retrieval.search import Search
 from chatbot.settings import (
@@ -67,6 +61,11 @@ from chatbot.types import (
     ModelArtifact,
     SearchFilter,
 )
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+# Imported where they are needed, for the sake of a quick start: filelock, chatbot.memory, models.importing.
 
 log = logging.getLogger(__name__)
 
@@ -289,6 +288,9 @@ class Services:
 
     def plan_model(self, model: ModelArtifact | Path, **wishes: Any) -> MemoryPlan:
         """How the model would run here now; what is loaded counts as free, for it would make room."""
+        from chatbot.memory import plan as planning
+        from chatbot.memory.headers import read_model
+
         path = Path(model.path if isinstance(model, ModelArtifact) else model)
         hardware, loaded = self.hardware(), self.engines.loaded
         if loaded:
@@ -327,7 +329,7 @@ class Services:
                 plan = self.plan_model(model, **wishes)  # now that the room is truly there
             if not plan.fits and not anyway:
                 raise ModelDoesNotFit(
-                    name=model.name, needed=plan.total / planning.GB, free=plan.free / planning.GB
+                    name=model.name, needed=plan.total / 1e9, free=plan.free / 1e9
                 )
             return self.engines.use(spec_from(model, plan))
 
@@ -346,6 +348,8 @@ class Services:
         self.models.remove(model_id)
 
     def _import_model(self, context: JobContext) -> str:
+        from chatbot.models.importing import import_model
+
         params = context.job.params
         model = import_model(
             self.models,
@@ -499,6 +503,8 @@ def close_services() -> None:
 
 def owner_of(paths: Paths) -> dict[str, Any] | None:
     """Process id and address of the Hearth that holds this data folder now, or None."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(paths.lock)
     try:
         lock.acquire(timeout=0)
@@ -515,6 +521,8 @@ def owner_of(paths: Paths) -> dict[str, Any] | None:
 
 
 def _own(paths: Paths) -> FileLock:
+    from filelock import FileLock, Timeout
+
     os.umask(0o077)  # what this process and its helpers write is for this user only
     paths.data.mkdir(parents=True, exist_ok=True)
     lock = FileLock(paths.lock, mode=0o600)
@@ -533,6 +541,8 @@ def _token(file: Path) -> str:
         return given
     stored = file.read_text(encoding="utf-8").strip() if file.exists() else ""
     if not stored:  # an empty token would open the door to everyone
+        import secrets
+
         stored = secrets.token_urlsafe(32)
         write_atomically(file, stored.encode())
     return stored

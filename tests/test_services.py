@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from chatbot import services as rooms
 from chatbot.errors import DiskFullError, ModelDoesNotFit, OwnerError
+from chatbot.memory import plan as planning
 from chatbot.services import Services, open_services, owner_of
 from chatbot.settings import PROJECT, Paths, Settings, save_settings
 from tests.tiny_models import tiny_gguf, tiny_hf
@@ -205,14 +207,12 @@ def test_a_model_that_does_not_fit_leaves_the_loaded_one_and_says_why_in_both_la
 ):
     services.load_model(model_id)
     before = services.engines.loaded.pid
-    plan = rooms.planning.plan
+    plan = planning.plan
 
     def refuse(*arguments):
-        return rooms.planning.replace(
-            plan(*arguments), fits=False, total=9_100_000_000, free=7_400_000_000
-        )
+        return replace(plan(*arguments), fits=False, total=9_100_000_000, free=7_400_000_000)
 
-    monkeypatch.setattr(rooms.planning, "plan", refuse)
+    monkeypatch.setattr(planning, "plan", refuse)
     with pytest.raises(ModelDoesNotFit) as refused:
         services.load_model(model_id)
     assert services.engines.loaded.pid == before

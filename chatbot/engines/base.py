@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import secrets
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -246,5 +246,5 @@ def write(
 
 def seed_of(options: GenerationOptions) -> int:
     """The seed asked for, or a fresh one; 32 bits, never llama.cpp's 'choose one' value."""
-    seed = secrets.randbits(32) if options.seed is None else options.seed
+    seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
     return seed % 0xFFFFFFFF

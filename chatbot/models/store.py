@@ -18,15 +18,17 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from chatbot.database import Database
 from chatbot.errors import ModelError, NotFoundError
 from chatbot.i18n import N_
-from chatbot.memory.facts import ModelFacts
 from chatbot.settings import Paths, sync, write_atomically
 from chatbot.text import fold, nfc
 from chatbot.types import ModelArtifact
+
+if TYPE_CHECKING:
+    from chatbot.memory.facts import ModelFacts
 
 log = logging.getLogger(__name__)
 
