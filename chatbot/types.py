@@ -55,7 +55,7 @@ class ReadDocument:
     title: str = ""
     media_type: str = "text/plain"
     warning: str | None = None
-    """A msgid; translated where it is shown."""
+    """A msgid, or several, one a line; translated where they are shown."""
     headings: tuple[Heading, ...] = ()
 
 
@@ -141,6 +141,21 @@ class Source:
     path: str
     text: str
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceSupport:
+    """Whether one sentence of an answer is backed by the passages it rests on; offsets are the answer's.
+
+    `reason` is a msgid that `values` fill in, empty when supported; `cited` are the numbers it was held to.
+    """
+
+    start: int
+    end: int
+    supported: bool
+    reason: str = ""
+    values: dict[str, str] = field(default_factory=dict, hash=False)
+    cited: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +263,8 @@ class Message:
     error: str | None = None
     thumb: int = 0
     note: str = ""
+    support: tuple[SentenceSupport, ...] = ()
+    """What the support check found in each sentence that claims something."""
 
 
 @dataclass(frozen=True, slots=True)
