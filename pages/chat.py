@@ -8,6 +8,7 @@ import streamlit as st
 
 from chatbot.chat.answer import Reply
 from chatbot.errors import ChatbotError
+from chatbot.library.readers.kinds import FILE_TYPES
 from chatbot.services import services
 from chatbot.types import Conversation, ConversationSettings, Document, Message
 from widgets import answer_settings, browser, conversations, first_run, live, message
@@ -19,7 +20,6 @@ SAMPLE_QUESTIONS = (  # in the languages of the sample documents, whatever the p
     "How many days of annual leave do I get?",
     "How long is the notice period?",
 )
-FILE_TYPES = ["pdf", "docx", "html", "htm", "md", "txt"]
 
 
 def main() -> None:

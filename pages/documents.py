@@ -12,6 +12,7 @@ from streamlit import config
 
 from chatbot.errors import ChatbotError, NotFoundError
 from chatbot.i18n import LANGUAGES, N_
+from chatbot.library.readers.kinds import FILE_TYPES
 from chatbot.library.store import DocumentStore
 from chatbot.markup import literal
 from chatbot.services import services
@@ -21,7 +22,6 @@ from widgets import job_row
 from widgets.answer_settings import collection_name
 from widgets.words import _, language, plural, size
 
-FILE_TYPES = ["pdf", "docx", "html", "htm", "md", "txt"]
 _DOCUMENTS_PER_PAGE = 20
 _PASSAGES_PER_PAGE = 10
 

@@ -398,7 +398,8 @@ class DocumentStore:
     @staticmethod
     def warning_text(document: Document, language: Language) -> str | None:
         """What a person should know about the reading, in that language."""
-        return translate(document.warning, language) if document.warning else None
+        lines = (document.warning or "").split("\n")
+        return " ".join(translate(line, language) for line in lines) or None
 
     # --- vectors ----------------------------------------------------------------------------
 

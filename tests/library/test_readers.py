@@ -16,7 +16,7 @@ import pytest
 
 from chatbot.errors import Cancelled, EmptyDocument, UnreadableDocument, UnsupportedDocument
 from chatbot.library.readers import Reader
-from chatbot.library.readers.docx import HAS_ENTITIES, TOO_BIG_INSIDE
+from chatbot.library.readers.archive import HAS_ENTITIES, TOO_BIG_INSIDE
 from chatbot.library.readers.kinds import NEEDS_PASSWORD
 from chatbot.library.readers.pdf import LOOKS_SCANNED
 
@@ -92,13 +92,9 @@ def test_markdown_is_shown_as_written_and_its_headings_become_the_path(read):
     ("content", "error"),
     [
         (b"", EmptyDocument),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), UnsupportedDocument),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), UnreadableDocument),
+        (b"GIF89a" + bytes(100), UnsupportedDocument),
         (bytes(range(256)) * 8, UnsupportedDocument),
-        (b"{\\rtf1\\ansi Hello}", UnsupportedDocument),
-        (
-            b"From: a@b.c\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\nHi",
-            UnsupportedDocument,
-        ),
         (b"PK\x03\x04 cut off", UnreadableDocument),
         (b"%PDF-1.7 cut off", UnreadableDocument),
     ],

@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,14 +16,9 @@ from chatbot.child import Event, Request, serve
 from chatbot.errors import ChatbotError, UnreadableDocument
 from chatbot.i18n import N_
 from chatbot.library.chunking import cut, document_text
-from chatbot.library.readers.docx import read_docx
-from chatbot.library.readers.html import read_html
-from chatbot.library.readers.kinds import kind_of
-from chatbot.library.readers.pdf import Progress, read_pdf
+from chatbot.library.readers.every import read_file
 from chatbot.library.readers.reader import Reading, to_bytes
-from chatbot.library.readers.text import read_markdown, read_text
 from chatbot.text import language_of
-from chatbot.types import ReadDocument
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +27,20 @@ MEMORY_BYTES = 1_000_000_000
 
 TICK_SECONDS = 0.25
 NEEDS_TOO_MUCH_MEMORY = N_("it needs more memory than a document may")
-NO_TEXT = N_("There is no text in this file.")
 UNEXPECTED = N_("its structure is not what its kind promises")
 
 
 def read(request: Request) -> tuple[Event, bytes]:
-    """{path, name} → the reading as a blob; events {page, pages} on the way and {} as signs of life."""
+    """{path, name, folder} → the reading as a blob; events {page, pages} on the way and {} as signs of life."""
     path, name = Path(request.params["path"]), str(request.params["name"])
 
-    def progress(page: int, pages: int) -> None:
+    def progress(page: int, pages: int, recognising: float = 0.0) -> None:
         request.check()
-        request.event({"page": page, "pages": pages})
+        request.event({"page": page, "pages": pages, "recognising": recognising})
 
     with _watched(request):
         try:
-            document = read_file(path, name, progress)
+            document = read_file(path, name, Path(request.params["folder"]), progress)
             passages = tuple(cut(document.pages, document.headings))
         except MemoryError as error:
             raise UnreadableDocument(NEEDS_TOO_MUCH_MEMORY, name=name) from error
@@ -59,24 +52,6 @@ def read(request: Request) -> tuple[Event, bytes]:
             raise UnreadableDocument(UNEXPECTED, name=name) from error
     text = document_text(document.pages)
     return {}, to_bytes(Reading(document, passages, language_of(text) if text.strip() else None))
-
-
-def read_file(path: Path, name: str, progress: Progress) -> ReadDocument:
-    """The file by the reader of its kind; without text it always carries a warning."""
-    match kind_of(path, name):
-        case "pdf":
-            document = read_pdf(path, name, progress)
-        case "docx":
-            document = read_docx(path, name)
-        case "html":
-            document = read_html(path, name)
-        case "markdown":
-            document = read_markdown(path, name)
-        case "text":
-            document = read_text(path, name)
-    if not document.warning and not any(page.text.strip() for page in document.pages):
-        return replace(document, warning=NO_TEXT)
-    return document
 
 
 @contextlib.contextmanager

@@ -6,6 +6,12 @@ from chatbot.library.readers.cleaning import clean
 from chatbot.types import Heading, PageText, ReadDocument
 
 
+def notes(*msgids: str | None) -> str | None:
+    """Several warnings as the one of a ReadDocument: each once, one a line."""
+    lines = dict.fromkeys(line for m in msgids if m for line in m.split("\n"))
+    return "\n".join(lines) or None
+
+
 class Composer:
     """Collects cleaned paragraphs and headings; the text of all pages is their plain concatenation."""
 
@@ -26,13 +32,22 @@ class Composer:
 
     def gap(self) -> None:
         """An empty line, as between a table and what follows."""
-        if self._parts and not self._parts[-1].endswith("\n\n"):
+        if self._parts and self._parts[-1] != "\n":
             self._append("\n")
 
     def end_page(self, number: int | None) -> None:
         """Close the page that was being filled; empty pages count too."""
         self._pages.append(PageText("".join(self._parts), number))
         self._parts = []
+
+    def append(self, document: ReadDocument) -> None:
+        """Everything of another document, its headings one level deeper, its pages without numbers."""
+        self._headings.extend(
+            Heading(self._length + h.start, self._length + h.end, min(h.level + 1, 6))
+            for h in document.headings
+        )
+        for page in document.pages:
+            self._append(page.text)
 
     def document(
         self, media_type: str, title: str = "", warning: str | None = None

@@ -1,42 +1,27 @@
-"""Word documents (DOCX): paragraphs with their automatic numbers, headings, tables as rows, footnotes.
-
-The zip and its XML are read with limits of our own: a bomb of half a megabyte would otherwise take
-gigabytes, and an entity in the XML would silently lose text.
-"""
+"""Word documents (DOCX): paragraphs with their automatic numbers, headings, tables as rows, footnotes."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
-
-from lxml import etree
 
 from chatbot.errors import UnreadableDocument
 from chatbot.i18n import N_
+from chatbot.library.readers.archive import Element, attribute, child, core_title, local, opened
 from chatbot.library.readers.cleaning import clean_line
 from chatbot.library.readers.composing import Composer
-from chatbot.library.readers.kinds import DAMAGED, NEEDS_PASSWORD
+from chatbot.library.readers.legacy import NOTES, detect, modern
 from chatbot.types import ReadDocument
 
-MAX_TOTAL = 200_000_000
-MAX_PART = 100_000_000
-MAX_RATIO = 100
-MAX_PARTS = 5_000
-SMALL_PART = (
-    1_000_000  # below this a high ratio does no harm: XML of empty table cells reaches 100:1
-)
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
-TOO_BIG_INSIDE = N_("it unpacks to far more than its size, as a harmful file would")
-HAS_ENTITIES = N_("it contains XML declarations that a Word document never has")
 NO_DOCUMENT_PART = N_("it has no Word document inside")
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SKIPPED = frozenset(["del", "moveFrom", "Fallback", "instrText", "delText", "rPr", "sectPr", "pict", "tblPr", "tcPr", "trPr"])  # fmt: skip
 
-Element: TypeAlias = etree._Element
+_RAW = {"softHyphen": "\u00ad", "tab": " ", "br": " "}
+_RAW_TAGS = ("{*}t", *(f"{{*}}{tag}" for tag in _RAW))
 
 
 def read_docx(path: Path, name: str) -> ReadDocument:
@@ -44,74 +29,19 @@ def read_docx(path: Path, name: str) -> ReadDocument:
 
     Raises UnreadableDocument for damaged, encrypted or hostile files.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_sizes(archive, name)
-            package = _Package(archive, name)
-            main = package.main_part()
-            body = package.xml(main)
-            if body is None:
-                raise UnreadableDocument(NO_DOCUMENT_PART, name=name)
-            folder = str(PurePosixPath(main).parent)
-            return _Document(
-                body,
-                styles=package.xml(f"{folder}/styles.xml"),
-                numbering=package.xml(f"{folder}/numbering.xml"),
-                notes=[package.xml(f"{folder}/{kind}.xml") for kind in ("footnotes", "endnotes")],
-                title=_title(package.xml("docProps/core.xml")),
-            ).read()
-    except (zipfile.BadZipFile, etree.XMLSyntaxError, EOFError, OSError, ValueError) as error:
-        raise UnreadableDocument(DAMAGED, name=name) from error
-    except (RuntimeError, NotImplementedError) as error:  # encrypted members, unknown compression
-        raise UnreadableDocument(NEEDS_PASSWORD, name=name) from error
-
-
-def _check_sizes(archive: zipfile.ZipFile, name: str) -> None:
-    parts = archive.infolist()
-    total = sum(p.file_size for p in parts)
-    bomb = any(
-        p.file_size > MAX_PART
-        or (p.file_size > SMALL_PART and p.file_size > MAX_RATIO * max(p.compress_size, 1))
-        for p in parts
-    )
-    if bomb or total > MAX_TOTAL or len(parts) > MAX_PARTS:
-        raise UnreadableDocument(TOO_BIG_INSIDE, name=name)
-
-
-class _Package:
-    """The parts of the zip, each parsed without entities, DTDs or network."""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._archive = archive
-        self._name = name
-        self._members = {m.lstrip("/").lower(): m for m in archive.namelist()}
-
-    def main_part(self) -> str:
-        """The part that the package names as its document; word/document.xml when it names none."""
-        relations = self.xml("_rels/.rels")
-        for relation in relations if relations is not None else ():
-            if (relation.get("Type") or "").endswith("/officeDocument"):
-                return (relation.get("Target") or "").lstrip("/")
-        return "word/document.xml"
-
-    def xml(self, part: str) -> Element | None:
-        """The root of that part; None when the package lacks it."""
-        member = self._members.get(part.lower())
-        if member is None:
-            return None
-        parser = etree.XMLParser(
-            resolve_entities=False,
-            no_network=True,
-            load_dtd=False,
-            huge_tree=True,
-            remove_comments=True,
-            remove_pis=True,
-        )
-        with self._archive.open(member) as file:
-            tree = etree.parse(file, parser)
-        if tree.docinfo.doctype or tree.docinfo.internalDTD is not None:
-            raise UnreadableDocument(HAS_ENTITIES, name=self._name)
-        return tree.getroot()
+    with opened(path, name) as package:
+        main = package.main_part("word/document.xml")
+        body = package.xml(main)
+        if body is None:
+            raise UnreadableDocument(NO_DOCUMENT_PART, name=name)
+        folder = str(PurePosixPath(main).parent)
+        return _Document(
+            body,
+            styles=package.xml(f"{folder}/styles.xml"),
+            numbering=package.xml(f"{folder}/numbering.xml"),
+            notes=[package.xml(f"{folder}/{kind}.xml") for kind in ("footnotes", "endnotes")],
+            title=core_title(package),
+        ).read()
 
 
 class _Document:
@@ -132,17 +62,20 @@ class _Document:
         self._cited: list[tuple[str, str]] = []
         self._title = title
         self._composer = Composer()
+        everything = [root, *(n for n in notes if n is not None)]
+        self._scheme = detect("\n".join(_raw_lines(everything)))
 
     def read(self) -> ReadDocument:
-        body = _child(self._root, "body")
+        body = child(self._root, "body")
         if body is not None:
             self._blocks(body)
         self._write_notes()
-        return self._composer.document(MEDIA_TYPE, self._title)
+        note = NOTES[self._scheme] if self._scheme else None
+        return self._composer.document(MEDIA_TYPE, self._title, note)
 
     def _blocks(self, parent: Element) -> None:
         for element in _content(parent):
-            tag = _tag(element)
+            tag = local(element)
             if tag == "p":
                 self._paragraph(element)
             elif tag == "tbl":
@@ -165,9 +98,9 @@ class _Document:
 
     def _table(self, table: Element) -> None:
         for row in _content(table):
-            if _tag(row) != "tr":
+            if local(row) != "tr":
                 continue
-            cells = [c for c in _content(row) if _tag(c) == "tc"]
+            cells = [c for c in _content(row) if local(c) == "tc"]
             shown = [self._cell(c) for c in cells if not _continues_merge(c)]
             self._composer.paragraph(" | ".join(t for t in shown if t))
         self._composer.gap()
@@ -175,7 +108,7 @@ class _Document:
     def _cell(self, cell: Element) -> str:
         texts: list[str] = []
         for element in cell.iter():
-            if _tag(element) == "p" and not _inside(element, cell, _SKIPPED):
+            if local(element) == "p" and not _inside(element, cell, _SKIPPED):
                 number = self._numbering.next(
                     _value(element, "pPr", "numPr", "numId"),
                     _value(element, "pPr", "numPr", "ilvl"),
@@ -192,11 +125,13 @@ class _Document:
             if element is None:
                 pending.pop()
                 continue
-            tag = _tag(element)
+            tag = local(element)
             if tag == "t":
                 parts.append(element.text or "")
             elif tag in ("tab", "br", "cr", "ptab"):
                 parts.append(" ")
+            elif tag == "softHyphen":
+                parts.append("\u00ad")  # which is 'ư' in TCVN3 and else vanishes
             elif tag == "noBreakHyphen":
                 parts.append("-")
             elif tag == "sym":
@@ -207,10 +142,10 @@ class _Document:
                 boxes.append(element)
             elif tag not in _SKIPPED and tag != "pPr":
                 pending.append(iter(element))
-        return "".join(parts)
+        return modern("".join(parts), self._scheme)
 
     def _cite(self, tag: str, reference: Element) -> str:
-        note = self._notes[tag == "endnoteReference"].get(_attribute(reference, "id") or "")
+        note = self._notes[tag == "endnoteReference"].get(attribute(reference, "id") or "")
         if note is None:
             return ""
         mark = str(len(self._cited) + 1).translate(_SUPERSCRIPT)
@@ -231,7 +166,7 @@ class _Styles:
     def __init__(self, root: Element | None) -> None:
         self._styles: dict[str, Element] = {}
         for style in root if root is not None else ():
-            if _tag(style) == "style" and (identifier := _attribute(style, "styleId")):
+            if local(style) == "style" and (identifier := attribute(style, "styleId")):
                 self._styles[identifier] = style
 
     def heading_level(self, identifier: str | None) -> int:
@@ -275,12 +210,12 @@ class _Numbering:
         self._lists: dict[str, str] = {}
         self._counts: dict[str, dict[int, int]] = {}
         for element in root if root is not None else ():
-            identifier = _attribute(element, "abstractNumId") or ""
-            if _tag(element) == "abstractNum":
+            identifier = attribute(element, "abstractNumId") or ""
+            if local(element) == "abstractNum":
                 self._levels[identifier] = dict(_numbering_levels(element))
-            elif _tag(element) == "num":
+            elif local(element) == "num":
                 target = _value(element, "abstractNumId") or ""
-                self._lists[_attribute(element, "numId") or ""] = target
+                self._lists[attribute(element, "numId") or ""] = target
 
     def next(self, list_id: str | None, level_id: str | None) -> str:
         """The number that this paragraph carries, with a space behind it; '' when it has none."""
@@ -304,10 +239,16 @@ class _Numbering:
         return f"{label.strip()} " if label.strip() else ""
 
 
+def _raw_lines(roots: list[Element]) -> Iterator[str]:
+    for root in roots:
+        for paragraph in root.iter("{*}p"):
+            yield "".join(_RAW.get(local(e)) or e.text or "" for e in paragraph.iter(*_RAW_TAGS))
+
+
 def _numbering_levels(abstract: Element) -> Iterator[tuple[int, tuple[str, str, int]]]:
     for level in abstract:
-        number = _attribute(level, "ilvl") or ""
-        if _tag(level) == "lvl" and number.isdecimal():
+        number = attribute(level, "ilvl") or ""
+        if local(level) == "lvl" and number.isdecimal():
             start = _value(level, "start") or "1"
             kind = _value(level, "numFmt") or "decimal"
             pattern = "" if kind == "none" else (_value(level, "lvlText") or "")
@@ -345,25 +286,19 @@ def _content(parent: Element) -> Iterator[Element]:
         element = next(pending[-1], None)
         if element is None:
             pending.pop()
-        elif _tag(element) in ("sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag", "AlternateContent", "Choice"):  # fmt: skip
+        elif local(element) in ("sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag", "AlternateContent", "Choice"):  # fmt: skip
             pending.append(iter(element))
-        elif _tag(element) not in _SKIPPED:
+        elif local(element) not in _SKIPPED:
             yield element
 
 
 def _notes_by_id(root: Element | None) -> dict[str, Element]:
-    notes = (n for n in (root if root is not None else ()) if _attribute(n, "type") is None)
-    return {_attribute(n, "id") or "": n for n in notes}
-
-
-def _title(core: Element | None) -> str:
-    return next(
-        (e.text or "" for e in (core if core is not None else ()) if _tag(e) == "title"), ""
-    )
+    notes = (n for n in (root if root is not None else ()) if attribute(n, "type") is None)
+    return {attribute(n, "id") or "": n for n in notes}
 
 
 def _symbol(element: Element) -> str:
-    code = _attribute(element, "char") or ""
+    code = attribute(element, "char") or ""
     try:
         return chr(int(code, 16))
     except (ValueError, OverflowError):
@@ -371,37 +306,20 @@ def _symbol(element: Element) -> str:
 
 
 def _continues_merge(cell: Element) -> bool:
-    properties = _child(cell, "tcPr")
-    merge = _child(properties, "vMerge") if properties is not None else None
-    return merge is not None and _attribute(merge, "val") in (None, "continue")
+    merge = child(cell, "tcPr", "vMerge")
+    return merge is not None and attribute(merge, "val") in (None, "continue")
 
 
 def _inside(element: Element, top: Element, tags: frozenset[str]) -> bool:
     parent = element.getparent()
     while parent is not None and parent is not top:
-        if _tag(parent) in tags:
+        if local(parent) in tags:
             return True
         parent = parent.getparent()
     return False
 
 
-def _tag(element: Element) -> str:
-    # Local names only: the strict flavour of the format uses other namespaces for the same tags.
-    tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
-
-
-def _child(element: Element, tag: str) -> Element | None:
-    return next((c for c in element if _tag(c) == tag), None)
-
-
-def _attribute(element: Element, name: str) -> str | None:
-    return next((v for k, v in element.attrib.items() if k.rpartition("}")[2] == name), None)
-
-
 def _value(element: Element, *tags: str) -> str | None:
     """The w:val of the element at the end of that path."""
-    current: Element | None = element
-    for tag in tags:
-        current = _child(current, tag) if current is not None else None
-    return _attribute(current, "val") if current is not None else None
+    found = child(element, *tags)
+    return attribute(found, "val") if found is not None else None

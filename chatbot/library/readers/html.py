@@ -9,9 +9,11 @@ from lxml import etree
 
 from chatbot.errors import UnreadableDocument
 from chatbot.i18n import N_
+from chatbot.library.readers.archive import Element
 from chatbot.library.readers.cleaning import clean_line
-from chatbot.library.readers.composing import Composer
+from chatbot.library.readers.composing import Composer, notes
 from chatbot.library.readers.kinds import DAMAGED
+from chatbot.library.readers.legacy import NOTES, Scheme, detect, modern
 from chatbot.library.readers.text import TOO_LARGE, decode
 from chatbot.types import ReadDocument
 
@@ -53,10 +55,22 @@ def read_html(path: Path, name: str) -> ReadDocument:
     """An HTML file as one page. Raises UnreadableDocument."""
     if path.stat().st_size > MAX_BYTES:
         raise UnreadableDocument(TOO_LARGE, name=name)
-    raw = path.read_bytes()
-    declared = _DECLARED.search(raw[:4096])
-    encoding = (declared.group(1) or declared.group(2)).decode("ascii") if declared else None
-    text, warning = decode(raw, name, encoding)
+    root, guessed = parse_html(path.read_bytes(), name)
+    composer = Composer()
+    converted = compose_html(root, composer)
+    titles = root.xpath("//title/text()") if root is not None else []
+    title = clean_line(titles[0]) if titles else ""
+    return composer.document("text/html", title, notes(guessed, converted))
+
+
+def parse_html(
+    raw: bytes, name: str, declared: str | None = None
+) -> tuple[Element | None, str | None]:
+    """The tree of a page, and a warning where its encoding is a guess; `declared` is said outside of it."""
+    inside = _DECLARED.search(raw[:4096])
+    if inside:
+        declared = (inside.group(1) or inside.group(2)).decode("ascii")
+    text, warning = decode(raw, name, declared)
     # huge_tree: without it libxml2 stops at 256 levels; with it, at 2048.
     parser = etree.HTMLParser(
         encoding="utf-8", huge_tree=True, no_network=True, remove_comments=True, remove_pis=True
@@ -69,23 +83,29 @@ def read_html(path: Path, name: str) -> ReadDocument:
         raise UnreadableDocument(
             TOO_DEEP, name=name
         )  # libxml2 stopped there: the rest would be lost
-    composer = Composer()
-    if root is not None:
-        _Walk(composer).run(root)
-    titles = root.xpath("//title/text()") if root is not None else []
-    return composer.document("text/html", clean_line(titles[0]) if titles else "", warning)
+    return root, warning
+
+
+def compose_html(root: Element | None, composer: Composer) -> str | None:
+    """Write what a reader of the page sees; returns a note where an old encoding was converted."""
+    if root is None:
+        return None
+    scheme = detect(" ".join(root.itertext()))
+    _Walk(composer, scheme).run(root)
+    return NOTES[scheme] if scheme else None
 
 
 class _Walk:
     """Goes through the tree without recursion, so that a million nested tags cannot exhaust the stack."""
 
-    def __init__(self, composer: Composer) -> None:
+    def __init__(self, composer: Composer, scheme: Scheme | None) -> None:
         self._composer = composer
+        self._scheme = scheme
         self._line: list[str] = []
         self._level = 0
         self._numbers: list[int | None] = []  # one counter per open list, None for bullets
 
-    def run(self, root: etree._Element) -> None:
+    def run(self, root: Element) -> None:
         walker = etree.iterwalk(root, events=("start", "end"))
         for event, element in walker:
             tag = element.tag if isinstance(element.tag, str) else "#"
@@ -101,7 +121,7 @@ class _Walk:
                 self._line.append(element.tail or "")
         self._flush()
 
-    def _open(self, tag: str, element: etree._Element) -> None:
+    def _open(self, tag: str, element: Element) -> None:
         if tag in _BLOCK:
             self._flush()
         if tag in ("ul", "ol", "menu", "dir"):
@@ -134,13 +154,13 @@ class _Walk:
         return f"{number}. "
 
     def _flush(self) -> None:
-        line = clean_line("".join(self._line))
+        line = clean_line(modern("".join(self._line), self._scheme))
         self._line = []
         if line not in ("", "•"):
             self._composer.paragraph(line, self._level)
 
 
-def _is_hidden(element: etree._Element) -> bool:
+def _is_hidden(element: Element) -> bool:
     return element.get("hidden") is not None or bool(
         _HIDDEN_STYLE.search(element.get("style") or "")
     )

@@ -1,16 +1,28 @@
-"""Which kind of file this is, told from its content; the name decides only between TXT and Markdown."""
+"""Which kind of file this is, told from its content; the name decides only between kinds of plain text."""
 
 from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
 from chatbot.errors import EmptyDocument, UnreadableDocument, UnsupportedDocument
 from chatbot.i18n import N_
 
-Kind = Literal["pdf", "docx", "html", "markdown", "text"]
+Kind = Literal[
+    "pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "rtf", "html", "mail", "picture", "delimited",
+    "markdown", "text",
+]  # fmt: skip
+Rough = Literal["empty", "pdf", "zip", "ole", "rtf", "html", "mail", "picture", "text"]
+
+FILE_TYPES = [
+    "pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "rtf", "html", "htm", "eml", "csv", "tsv", "md",
+    "txt", "png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp",
+]  # fmt: skip
+"""What the endings of files that Hearth reads usually are, for choosing files; the content decides."""
+
 HEAD_BYTES = 8192
 
 NEEDS_PASSWORD = N_("it is protected with a password")
@@ -19,7 +31,8 @@ DAMAGED = N_("the file is damaged or cut off")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _HTML = re.compile(rb"<!doctype\s+html|<html[\s>]|<head[\s>]|<body[\s>]", re.IGNORECASE)
 # Kinds that look like text but are programs for a machine: shown raw they would only confuse a search.
-_NOT_PROSE = re.compile(rb"\s*(?:\{\\rtf|%!PS|%!FDF|<svg[\s>]|begin \d{3} )")
+_NOT_PROSE = re.compile(rb"\s*(?:%!PS|%!FDF|<svg[\s>]|begin \d{3} )")
+_RTF = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{\\rtf")
 _MAIL = re.compile(
     rb"(?:From |(?:Return-Path|Received|Delivered-To|Message-ID|MIME-Version|X-[\w-]+|From|Date|Subject|To):)",
     re.IGNORECASE,
@@ -27,6 +40,20 @@ _MAIL = re.compile(
 _MAIL_FIELD = re.compile(
     rb"^(?:MIME-Version|Content-Type|Message-ID|Received):", re.IGNORECASE | re.MULTILINE
 )
+_PICTURE = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|BM.{8}[\x0c-\x80]\0\0\0|RIFF....WEBP", re.DOTALL
+)
+_BY_NAME: dict[str, Kind] = {
+    ".md": "markdown", ".markdown": "markdown", ".mdown": "markdown", ".csv": "delimited", ".tsv": "delimited",
+    ".tab": "delimited",
+}  # fmt: skip
+_BY_MEDIA_TYPE: dict[bytes, Kind] = {
+    b"application/epub+zip": "epub",
+    b"application/vnd.oasis.opendocument.text": "odt",
+    b"application/vnd.oasis.opendocument.spreadsheet": "ods",
+    b"application/vnd.oasis.opendocument.presentation": "odp",
+}
+_BY_FOLDER: dict[str, Kind] = {"word/": "docx", "xl/": "xlsx", "ppt/": "pptx"}
 _TEXT_BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\x0b\x0c\x1b"))
 
@@ -45,13 +72,13 @@ def kind_of(path: Path, name: str) -> Kind:
             raise UnreadableDocument(NEEDS_PASSWORD, name=name)
         raise UnsupportedDocument(name=name)
     if rough == "text":
-        return "markdown" if Path(name).suffix.lower() in (".md", ".markdown", ".mdown") else "text"
+        return _BY_NAME.get(Path(name).suffix.lower(), "text")
     if rough is None:
         raise UnsupportedDocument(name=name)
     return rough
 
 
-def sniff(head: bytes) -> Literal["empty", "pdf", "zip", "ole", "html", "text"] | None:
+def sniff(head: bytes) -> Rough | None:
     """A first guess from the first HEAD_BYTES; None for what Hearth certainly does not read."""
     if not head:
         return "empty"
@@ -61,8 +88,14 @@ def sniff(head: bytes) -> Literal["empty", "pdf", "zip", "ole", "html", "text"] 
         return "zip"
     if head.startswith(_OLE):
         return "ole"
-    if _NOT_PROSE.match(head) or (_MAIL.match(head) and _MAIL_FIELD.search(head)):
+    if _PICTURE.match(head):
+        return "picture"
+    if _RTF.match(head):
+        return "rtf"
+    if _NOT_PROSE.match(head):
         return None
+    if _MAIL.match(head) and _MAIL_FIELD.search(head):
+        return "mail"
     if not _looks_like_text(head):
         return None
     return "html" if _HTML.search(head.replace(b"\0", b"")[:4096]) else "text"
@@ -80,9 +113,26 @@ def _looks_like_text(head: bytes) -> bool:
 def _kind_of_zip(path: Path, name: str) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            names = archive.namelist()
+            media_type = _media_type(archive) if "mimetype" in names else b""
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError) as error:  # fmt: skip
         raise UnreadableDocument(DAMAGED, name=name) from error
-    if any(n.startswith("word/") for n in names):
-        return "docx"
+    if media_type in _BY_MEDIA_TYPE:
+        return _BY_MEDIA_TYPE[media_type]
+    if "META-INF/container.xml" in names and any(n.endswith(".opf") for n in names):
+        return "epub"
+    for folder, kind in _BY_FOLDER.items():
+        if any(n.lstrip("/").lower().startswith(folder) for n in names):
+            if "xl/workbook.bin" in names:  # Excel's binary kind
+                break
+            return kind
     raise UnsupportedDocument(name=name)
+
+
+def _media_type(archive: zipfile.ZipFile) -> bytes:
+    """What an EPUB or OpenDocument file says it is; b"" for a member that is locked."""
+    try:
+        with archive.open("mimetype") as file:
+            return file.read(100).strip()
+    except RuntimeError:
+        return b""

@@ -7,68 +7,29 @@ line stands on the page tells paragraphs, headings and running heads apart.
 from __future__ import annotations
 
 import ctypes
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from chatbot.errors import UnreadableDocument
 from chatbot.i18n import N_
-from chatbot.library.legal import opens_item
 from chatbot.library.readers.cleaning import clean_line
-from chatbot.library.readers.composing import Composer
+from chatbot.library.readers.composing import Composer, notes
 from chatbot.library.readers.kinds import DAMAGED, NEEDS_PASSWORD
+from chatbot.library.readers.layout import Line, Page, compose, remove_running_lines
+from chatbot.library.readers.legacy import NOTES, detect, modern
+from chatbot.library.readers.ocr import DPI, MAX_PIXELS, Picture, Recogniser
+from chatbot.library.readers.progress import Progress
 from chatbot.types import ReadDocument
 
 MAX_PAGES = 20_000
-LOOKS_SCANNED = N_(
-    "There is no text in this file; it looks like a scan. Run text recognition (OCR) on it first."
-)
+LOOKS_SCANNED = N_("There is no text in this file; it looks like a scan.")
 SOME_PAGES_EMPTY = N_("Some pages have no text; they look like scans and cannot be searched.")
 UNDECODABLE = N_("The letters of this PDF cannot be decoded reliably; search in it will miss much.")
 SOME_PAGES_LOST = N_("Some pages of this PDF are damaged and were left out.")
 TOO_MANY_PAGES = N_("it has more pages than Hearth reads")
 
-Progress = Callable[[int, int], None]
-
 _FORMAT, _PASSWORD, _SECURITY = 3, 4, 5
-_HYPHENS = "\x02\ufffe\u00ad"  # what PDFium puts for a hyphen at the end of a line
-_DIGITS = re.compile(r"\d+")
-_PAGE_NUMBER = re.compile(
-    r"\W*(?:(?:trang|page|tr\.?|p\.?)\s*)?(\d{1,5})(?:\s*(?:/|of|trên)\s*\d{1,5})?\W*", re.I
-)
-_TERMINAL = (".", ";", ":", "!", "?", "”", '"', "…", "./.")
-_REFERENCE_OPEN = re.compile(r"(?:\b(?:Điều|điều|khoản|Khoản|điểm|số|Chương|Mục|Article|Section|Chapter|and|và|or|hoặc|theo|tại|của|các)|,)$")  # fmt: skip
-_HYPHENATED = re.compile(rf"(\w{{0,60}})[{_HYPHENS}](\w{{0,60}})")
-_TAIL = 80
-_WORD_END = re.compile(r"([^\W\d_]+)-$")
-
-
-@dataclass(slots=True)
-class _Line:
-    """One line as drawn; points, the origin at the page's lower left corner."""
-
-    text: str
-    left: float
-    right: float
-    bottom: float
-    top: float
-    column_left: float = 0.0
-    column_right: float = 0.0
-
-    @property
-    def height(self) -> float:
-        return max(self.top - self.bottom, 0.1)
-
-
-@dataclass(slots=True)
-class _Page:
-    height: float
-    lines: list[_Line]
-    has_pictures: bool
-    lost: bool = False
+_FEW_LETTERS = 150
+"""A picture of a page may carry this much besides: a signature's text, the scanner's mark."""
 
 
 def read_pdf(path: Path, name: str, progress: Progress) -> ReadDocument:
@@ -91,37 +52,86 @@ def read_pdf(path: Path, name: str, progress: Progress) -> ReadDocument:
         if count == 0:
             raise UnreadableDocument(DAMAGED, name=name)
         pages = []
+        recogniser = Recogniser()
         for number in range(count):
-            pages.append(_read_page(document, number))
-            progress(number + 1, count)
+            pages.append(_read_page(document, number, recogniser))
+            progress(number + 1, count, recogniser.seconds)
+            recogniser.seconds = 0.0
         title = document.get_metadata_value("Title") or ""
     if all(page.lost for page in pages):
         raise UnreadableDocument(DAMAGED, name=name)
-    warning = _warning(pages)
-    _remove_running_lines(pages)
+    warning = notes(_warning(pages), recogniser.notes, _modernise(pages))
+    remove_running_lines(pages)
     composer = Composer()
-    _compose(pages, composer)
+    compose(pages, composer)
     return composer.document("application/pdf", clean_line(title), warning)
 
 
-def _read_page(document: object, number: int) -> _Page:
+def _read_page(document: object, number: int, recogniser: Recogniser) -> Page:
     import pypdfium2
 
     try:
         page = document[number]  # type: ignore[index]
     except pypdfium2.PdfiumError:
-        return _Page(0, [], has_pictures=False, lost=True)
+        return Page(0, [], has_pictures=False, lost=True)
     try:
         textpage = page.get_textpage()
     except pypdfium2.PdfiumError:
         page.close()
-        return _Page(0, [], has_pictures=False, lost=True)
+        return Page(0, [], has_pictures=False, lost=True)
     try:
         lines = _lines(textpage)
-        return _Page(page.get_height(), lines, has_pictures=not lines and _shows_picture(page))
+        if not _wants_recognition(page, lines):
+            return Page(page.get_height(), lines, has_pictures=False)
+        recognised = recogniser.page(_picture(page))
+        if recognised is None:
+            return Page(page.get_height(), lines, has_pictures=not lines)
+        # What PDFium found on a scan is part of the picture too, so never both.
+        better = _letters(recognised.lines) > 1.5 * _letters(lines) or _strange(lines)
+        return recognised if better else Page(page.get_height(), lines, has_pictures=False)
     finally:
         textpage.close()
         page.close()
+
+
+def _wants_recognition(page: object, lines: list[Line]) -> bool:
+    if _strange(lines):
+        return True
+    return _letters(lines) < _FEW_LETTERS and _shows_picture(page)
+
+
+def _picture(page: object) -> Picture:
+    """The page in grey as it would be printed, smaller where it is huge."""
+    import numpy as np
+
+    width, height = page.get_size()  # type: ignore[attr-defined]
+    dpi = min(DPI, 72 * (MAX_PIXELS / max(width * height, 1.0)) ** 0.5)
+    bitmap = page.render(scale=dpi / 72, grayscale=True)  # type: ignore[attr-defined]
+    try:
+        pixels = bitmap.to_numpy()
+        return Picture(np.ascontiguousarray(pixels.reshape(pixels.shape[:2])), dpi)
+    finally:
+        bitmap.close()
+
+
+def _letters(lines: list[Line]) -> int:
+    return sum(c.isalnum() for line in lines for c in line.text)
+
+
+def _strange(lines: list[Line]) -> bool:
+    """Whether many of the letters stand for nothing, as in fonts that do not say which is which."""
+    text = "".join(line.text for line in lines)
+    return sum(c == "\ufffd" or "\ue000" <= c <= "\uf8ff" for c in text) > 0.2 * len(text)
+
+
+def _modernise(pages: list[Page]) -> str | None:
+    """Convert what is written in an old Vietnamese encoding; returns the note that says so."""
+    scheme = detect("\n".join(line.text for page in pages for line in page.lines))
+    if scheme is None:
+        return None
+    for line in (line for page in pages for line in page.lines):
+        line.text = modern(line.text, scheme)
+    return NOTES[scheme]
 
 
 def _shows_picture(page: object) -> bool:
@@ -136,12 +146,12 @@ def _shows_picture(page: object) -> bool:
     return False
 
 
-def _lines(textpage: object) -> list[_Line]:
+def _lines(textpage: object) -> list[Line]:
     from pypdfium2 import raw
 
     count = raw.FPDFText_CountChars(textpage)
     characters = [raw.FPDFText_GetUnicode(textpage, i) for i in range(count)]
-    lines: list[_Line] = []
+    lines: list[Line] = []
     start = 0
     for end in [i for i, c in enumerate(characters) if c == 10] + [count]:
         codes = characters[start:end]
@@ -150,7 +160,7 @@ def _lines(textpage: object) -> list[_Line]:
             text = "".join(_character(c) for c in codes)
             tight, first = _box(textpage, inked[-1]), _box(textpage, inked[0])
             lines.append(
-                _Line(
+                Line(
                     text.strip(),
                     left=min(first[0], tight[0]),
                     right=max(first[1], tight[1]),
@@ -175,172 +185,13 @@ def _box(textpage: object, index: int) -> tuple[float, float, float, float]:
     return box.left, box.right, min(box.bottom, box.top), max(box.bottom, box.top)
 
 
-def _warning(pages: list[_Page]) -> str | None:
+def _warning(pages: list[Page]) -> str | None:
     if not any(page.lines for page in pages):
         return LOOKS_SCANNED
-    letters = "".join(line.text for page in pages for line in page.lines)
-    strange = sum(c == "\ufffd" or "\ue000" <= c <= "\uf8ff" for c in letters)
-    if strange > 0.2 * len(letters):
+    if _strange([line for page in pages for line in page.lines]):
         return UNDECODABLE
     if any(page.lost for page in pages):
         return SOME_PAGES_LOST
     if any(page.has_pictures for page in pages):
         return SOME_PAGES_EMPTY
     return None
-
-
-# --- running heads and page numbers ----------------------------------------------------------
-
-
-def _remove_running_lines(pages: list[_Page]) -> None:
-    """Drop the lines at the top and bottom edges that return, but for their numbers, on three pages or more."""
-    seen: defaultdict[str, set[int]] = defaultdict(set)
-    steps: Counter[int] = Counter()
-    for number, page in enumerate(pages):
-        for line in _edge_lines(page):
-            if match := _PAGE_NUMBER.fullmatch(line.text[:_TAIL]):
-                steps[int(match.group(1)) - number] += 1
-            else:
-                seen[_pattern(line.text)].add(number)
-
-    def returns(number: int, line: _Line) -> bool:
-        if match := _PAGE_NUMBER.fullmatch(line.text[:_TAIL]):
-            return steps[int(match.group(1)) - number] >= 3
-        return len(seen[_pattern(line.text)]) >= 3
-
-    kept = [
-        [line for line in page.lines if line not in edge or not returns(number, line)]
-        for number, page in enumerate(pages)
-        for edge in [_edge_lines(page)]
-    ]
-    # Slides and forms may consist of such lines; what is most of a document is no running head.
-    if sum(map(len, kept)) * 2 > sum(len(page.lines) for page in pages):
-        for page, lines in zip(pages, kept, strict=True):
-            page.lines = lines
-
-
-def _edge_lines(page: _Page) -> list[_Line]:
-    top, bottom = 0.88 * page.height, 0.10 * page.height
-    return [line for line in page.lines if line.bottom > top or line.top < bottom]
-
-
-def _pattern(text: str) -> str:
-    return _DIGITS.sub("#", " ".join(text.split())).strip("# ")
-
-
-# --- paragraphs ------------------------------------------------------------------------------
-
-
-def _compose(pages: list[_Page], composer: Composer) -> None:
-    """Write the pages' paragraphs; one that goes on over a page border is joined with a space."""
-    for page in pages:
-        _find_columns(page.lines)
-    body = _body_height(pages)
-    words = _all_words(pages)
-    filled = [p for p in pages if p.lines]
-    following = dict(zip(map(id, filled), filled[1:], strict=False))
-    for number, page in enumerate(pages, 1):
-        paragraphs = _paragraphs(page.lines)
-        for place, paragraph in enumerate(paragraphs):
-            text = _joined(paragraph, words)
-            level = _heading_level(paragraph, text, body)
-            end = "\n"
-            if place == len(paragraphs) - 1 and not level and id(page) in following:
-                after = following[id(page)].lines[0]
-                end = " " if _continues(paragraph[-1], after, same_page=False) else "\n"
-            composer.paragraph(text, level, end)
-        composer.end_page(number)
-
-
-def _find_columns(lines: list[_Line]) -> None:
-    """Tell every line the left and right edge of the block of text it stands in."""
-    for place, line in enumerate(lines):
-        near = lines[max(0, place - 12) : place + 13]
-        block = [
-            o for o in near
-            if min(o.right, line.right) - max(o.left, line.left) > 0.3 * min(o.right - o.left, line.right - line.left)
-        ]  # fmt: skip
-        line.column_left = min((o.left for o in block), default=line.left)
-        line.column_right = max((o.right for o in block), default=line.right)
-
-
-def _body_height(pages: list[_Page]) -> float:
-    heights = [line.height for page in pages for line in page.lines if len(line.text) > 20]
-    return median(heights) if heights else 0.0
-
-
-def _all_words(pages: list[_Page]) -> frozenset[str]:
-    return frozenset(
-        word
-        for page in pages
-        for line in page.lines
-        for word in re.findall(r"[\w-]+", line.text.lower())
-    )
-
-
-def _paragraphs(lines: list[_Line]) -> list[list[_Line]]:
-    paragraphs: list[list[_Line]] = []
-    for line in lines:
-        if paragraphs and _continues(paragraphs[-1][-1], line):
-            paragraphs[-1].append(line)
-        else:
-            paragraphs.append([line])
-    return paragraphs
-
-
-def _continues(line: _Line, after: _Line, *, same_page: bool = True) -> bool:
-    """Whether `after` goes on with the sentence or paragraph of `line`."""
-    if not 0.85 < after.height / line.height < 1.18:
-        return False
-    if same_page:
-        if after.bottom > line.top or line.bottom - after.top > 0.9 * line.height:
-            return False  # another column, or a gap
-        if abs(line.bottom - after.bottom) < 0.3 * line.height:
-            return False  # beside it: another cell of a table
-    if line.text[-1] in _HYPHENS:
-        return True
-    finished = line.text.endswith(_TERMINAL)
-    if opens_item(after.text) and not (_REFERENCE_OPEN.search(line.text[-_TAIL:]) and not finished):
-        return False
-    width = max(line.column_right - line.column_left, 1.0)
-    letter = (line.right - line.left) / max(len(line.text), 1)
-    first_word = len(after.text.split(maxsplit=1)[0])
-    full = line.right + (first_word + 1) * letter > line.column_right - 0.01 * width
-    if after.text[0].islower() and not finished:
-        return full or not same_page or line.right - line.left > 0.5 * width
-    if not full:
-        return False
-    if not same_page:
-        return not finished and after.left - after.column_left < 6
-    indented = after.left - after.column_left > 6
-    if indented:
-        return abs(after.left - line.left) < 3 and not finished
-    return True
-
-
-def _joined(paragraph: list[_Line], words: frozenset[str]) -> str:
-    text = paragraph[0].text
-    for line in paragraph[1:]:
-        hyphen = text[-1] in _HYPHENS or (
-            _WORD_END.search(text[-_TAIL:]) and line.text[0].islower()
-        )
-        text = f"{text[:-1]}\x02{line.text}" if hyphen else f"{text} {line.text}"
-    return clean_line(_HYPHENATED.sub(lambda m: _without_hyphen(m[1], m[2], words), text))
-
-
-def _without_hyphen(before: str, after: str, words: frozenset[str]) -> str:
-    """Join a word cut at the end of a line; its hyphen stays where the document writes it elsewhere."""
-    if not (before[-1:].islower() and after[:1].islower()):
-        return f"{before}-{after}"  # 'TT-BLĐTBXH', '2023-2024'
-    compound = f"{before}-{after}".lower()
-    if compound in words and compound.replace("-", "") not in words:
-        return f"{before}-{after}"
-    return before + after
-
-
-def _heading_level(paragraph: list[_Line], text: str, body: float) -> int:
-    """1 to 3 for short paragraphs in clearly larger letters, else 0."""
-    if not body or len(text) > 160 or len(paragraph) > 3 or not any(c.isalpha() for c in text):
-        return 0
-    ratio = paragraph[0].height / body
-    return 1 if ratio > 1.7 else 2 if ratio > 1.35 else 3 if ratio > 1.14 else 0

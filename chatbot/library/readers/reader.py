@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from chatbot.library.chunking import Draft
 from chatbot.types import Heading, Language, PageText, ReadDocument
 
 SECONDS = 60.0
-"""How long one file may take without finishing a page; ten times that is the limit for all of it."""
+"""How long one file may take without finishing a page; ten times that is the limit for all of it.
+
+Recognising the text of scans has a limit of its own and does not count."""
 
 TOOK_TOO_LONG = N_("reading it took too long")
 CRASHED = N_("it made the reader crash or needs more memory than a document may")
@@ -58,8 +61,12 @@ class Reader:
         Raises UnsupportedDocument, EmptyDocument, UnreadableDocument (also for a crash or a standstill),
         Cancelled.
         """
-        with self._one_at_a_time:  # ending the child for one file must not cost another one
-            return self._read(path, name, on_progress, cancelled)
+        with (
+            self._one_at_a_time,  # ending the child for one file must not cost another one
+            # For attachments; ours, so that it goes even when the child is killed.
+            tempfile.TemporaryDirectory(prefix="hearth-", ignore_cleanup_errors=True) as folder,
+        ):
+            return self._read(path, name, folder, on_progress, cancelled)
 
     def close(self) -> None:
         self._child.close()
@@ -68,12 +75,13 @@ class Reader:
         self,
         path: Path,
         name: str,
+        folder: str,
         on_progress: OnProgress | None,
         cancelled: Callable[[], bool] | None,
     ) -> Reading:
         deadline = time.monotonic() + self._seconds
         latest = time.monotonic() + 10 * self._seconds
-        answer = self._child.stream("read", {"path": str(path), "name": name})
+        answer = self._child.stream("read", {"path": str(path), "name": name, "folder": folder})
         try:
             for message, blob in answer:
                 if blob:
@@ -82,6 +90,7 @@ class Reader:
                     self._child.restart()  # it may be deep in native code and hear no request
                     raise Cancelled
                 if "page" in message:
+                    latest += message.get("recognising", 0.0)
                     deadline = min(time.monotonic() + self._seconds, latest)
                     if on_progress:
                         on_progress(message["page"], message["pages"])

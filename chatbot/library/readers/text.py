@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 from pathlib import Path
 
 from chatbot.errors import UnreadableDocument
 from chatbot.i18n import N_
 from chatbot.library.readers.cleaning import clean
+from chatbot.library.readers.composing import notes
+from chatbot.library.readers.legacy import detect, modernised
 from chatbot.text import language_of
 from chatbot.types import Heading, PageText, ReadDocument
 
@@ -26,8 +29,10 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_SEVEN_BIT = ("iso-2022", "hz", "utf-7")
 _TONE = re.compile("[\u0300\u0301\u0303\u0309\u0323]")
 _TONE_ON_VOWEL = re.compile("[aeiouyăâêôơư][\u0300\u0301\u0303\u0309\u0323]", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]{0,1000}>|&#?\w{1,12};")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+\S")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})\s*$")
@@ -66,6 +71,9 @@ def decode(raw: bytes, name: str, declared: str | None = None) -> tuple[str, str
     if b"\0" in raw[:4096]:
         little = raw[1:4096:2].count(0) >= raw[0:4096:2].count(0)
         return raw.decode("utf-16-le" if little else "utf-16-be", "replace"), None
+    if declared and declared.lower().startswith(_SEVEN_BIT):  # they would pass as UTF-8 too
+        with contextlib.suppress(UnicodeDecodeError, LookupError):
+            return raw.decode(declared), None
     for encoding in ("utf-8", *([declared] if declared else [])):
         try:
             return raw.decode(encoding), None
@@ -79,6 +87,9 @@ def _decode_old(raw: bytes, name: str) -> tuple[str, str | None]:
     text = raw.decode("cp1258", "replace")
     tones, placed = len(_TONE.findall(text)), len(_TONE_ON_VOWEL.findall(text))
     if placed and placed >= 0.95 * tones and language_of(text) == "vi":
+        return text, None
+    text = raw.decode("latin-1")
+    if detect(_TAG.sub(" ", text)):  # whoever called converts it
         return text, None
     from charset_normalizer import from_bytes
 
@@ -94,9 +105,10 @@ def _decode_old(raw: bytes, name: str) -> tuple[str, str | None]:
 def _content(path: Path, name: str) -> tuple[str, str | None]:
     if path.stat().st_size > MAX_BYTES:
         raise UnreadableDocument(TOO_LARGE, name=name)
-    decoded, warning = decode(path.read_bytes(), name)
+    decoded, guessed = decode(path.read_bytes(), name)
+    decoded, converted = modernised(decoded)
     text = clean(decoded)
-    return text if text.endswith("\n") or not text else text + "\n", warning
+    return text if text.endswith("\n") or not text else text + "\n", notes(guessed, converted)
 
 
 def _markdown_headings(text: str) -> list[Heading]:
