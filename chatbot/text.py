@@ -12,6 +12,16 @@ import unicodedata
 from chatbot.types import Language
 
 _WORD = re.compile(r"\w+", re.UNICODE)
+_ASKING = re.compile(
+    r"\b(?:(?:dieu |nhung )?(?:nao|gi) (?:sau|duoi) day|chon (?:cau tra loi|dap an) dung(?: nhat)?"
+    r"|dung hay sai|(?:phai|duoc|hay) khong|khi nao|bao gio|luc nao|(?:nhu )?the nao|bao nhieu|bao lau"
+    r"|may|gi|nao|ai|o dau|(?:tai|vi|lam|thi|ra) sao|phai|duoc|muon|thi|la|lam gi|co the|cho biet"
+    r"|va|cua|cac|nhung|voi|khong"
+    r"|when|what|which|who|whom|whose|where|why|how (?:many|much|long|often)|how|do|does|did|is|are|was"
+    r"|were|can|could|should|would|will|i|my|me|we|our|you|your|the|a|an|of|to|in|for|get|have|has|had"
+    r"|and|or|on|at|by|from|with|as|that|this|it|its|be|been)\b"
+)
+"""Words that only ask, and the commonest that only join; folded."""
 # A sentence ends at .!?… before white space, or at a line break; not after "Điều 5." and "1." numbering.
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"”’)\]]*\s+|\n+")
 _NUMBERING = re.compile(
@@ -128,6 +138,15 @@ def words(text: str) -> list[str]:
 def folded_words(text: str) -> list[str]:
     """The words of the text, folded."""
     return _WORD.findall(fold(text))
+
+
+def asked_about(question: str) -> list[list[str]]:
+    """What the question is about: its runs of folded words between the words that only ask.
+
+    All its words in one run when nothing else is there.
+    """
+    runs = [_WORD.findall(part) for part in _ASKING.split(fold(question))]
+    return [run for run in runs if run] or [folded_words(question)]
 
 
 def has_marks(text: str) -> bool:

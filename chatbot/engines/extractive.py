@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from chatbot.engines.base import Cancelled, Clock, EngineSpec, Finish, StopWords, never
 from chatbot.i18n import N_, translate
-from chatbot.text import fold, folded_words, language_of, sentences
+from chatbot.text import asked_about, fold, folded_words, language_of, sentences
 from chatbot.types import Delta, EngineInfo, GenerationOptions, Source, Turn
 
 FOUND = N_("Here is what your documents say:")
@@ -29,13 +29,6 @@ HEADING_WORTH = 0.4
 EXPECTED_WORTH = 1.2
 """What having the expected kind of word (a condition, a number) multiplies a score by."""
 
-# Words that only ask; they must not make a sentence look like an answer.
-_ASKING = re.compile(
-    r"\b(?:khi nao|bao gio|luc nao|(?:nhu )?the nao|bao nhieu|bao lau|may|gi|nao|ai|o dau|tai sao|vi sao"
-    r"|phai|duoc|muon|thi|la|lam gi|lam sao|co the"
-    r"|when|what|which|who|whom|whose|where|why|how (?:many|much|long|often)|how|do|does|did|is|are|was"
-    r"|were|can|could|should|would|will|i|my|me|we|our|you|your|the|a|an|of|to|in|for|get|have|has)\b"
-)
 # What an answer to such a question is expected to hold; {noun} is the word that follows the asking one.
 _EXPECTED = (
     (
@@ -266,5 +259,4 @@ def _terms(text: str) -> set[str]:
 
 def _asked_terms(question: str) -> set[str]:
     """The terms of what is asked about, the asking words left out; all of them when nothing else is there."""
-    parts = _ASKING.split(fold(question))
-    return {term for part in parts for term in _terms(part)} or _terms(question)
+    return {term for run in asked_about(question) for term in _terms(" ".join(run))}

@@ -1,52 +1,128 @@
-"""How strongly the passages found speak to the question, told from the question's own words.
+"""How strongly the passages found speak to the question: of words, and of meaning where it is trusted.
 
-Good evidence holds the question's rare words, holds them in the question's order, and stands out: the
-best passage scores clearly above the ones after it. A passage about something else shares a few words
-with the question, as many others do.
+Good evidence holds the question's rare words close together, in the question's order, and stands out:
+the best passage scores clearly above the ones after it. A passage about something else shares a few
+words with the question, as many others do. Words that only ask count nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean
+from statistics import fmean, pstdev
 from typing import TypeVar
 
-from chatbot.text import folded_words
+from chatbot.text import asked_about, fold, folded_words, language_of, words
 
 Key = TypeVar("Key")
 
-_PAIRS, _STANDING_OUT, _OFFSET = 3.2, 11.2, -2.9
-"""Logistic coefficients, fitted over four data sets with and without the gold document, and on questions
-of another set. AUROC 0.82–0.92 (gold removed) and 0.93–0.98 (another subject)."""
+_WEIGHTS = {
+    "words that stand out": 4.9,
+    "words close together": 2.85,
+    "ahead of the next": 2.6,
+    "pairs": 0.7,
+    "heading": 0.6,
+    "names missing": -4.0,
+    "Vietnamese": -1.4,
+    "meaning heard": -1.9,
+    "meaning that stands out": 0.4,
+}
+_OFFSET = -2.85
+"""Logistic coefficients (benchmarks/refusal.py, docs/decisions.md). Vietnamese is lower because its
+syllables are shared by chance more often than English words."""
 
+_FLOOR = 1.0
+"""Added to every word's rarity: in a small library the subject's own words are in every passage."""
+_CLOSE = 40
+"""Words of a passage within which the question's words stand together; about two sentences."""
 _ALONE = 0.6
 """How much a passage stands out when there are too few others to compare with."""
+_HEADING = 25
+"""Words of a passage's first line that may be its heading."""
+_STEM = 5
+"""Letters by which words are the same: 'graduated' and 'graduation', 'days' and 'day'."""
+_FEWEST_NEAR = 12
+"""With fewer similarities, nothing can be told to stand out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A passage as it is weighed: where it stands, what it says, and its scores of either side."""
+
+    name: str
+    path: str
+    text: str
+    lexical: float | None
+    dense: float | None = None
 
 
 def strength(
     question: str,
     word_weights: Mapping[str, float],
-    texts: Sequence[str],
-    scores: Sequence[float | None],
+    passages: Sequence[Evidence],
+    similarities: Sequence[float] = (),
 ) -> float:
-    """The evidence (0..1) in the best passages' texts, best first, with their lexical scores.
+    """The evidence (0..1) in the best passages, best first.
 
-    `word_weights` are the question's folded words with their rarity. 0 when no word is shared.
+    `word_weights` are the question's folded words with their rarity. `similarities` are those of all
+    candidates, empty when the embedder is not trusted to tell meaning. 0 when neither words nor meaning
+    have anything to say.
     """
-    asked = _words(question)
-    pair_weights = {
-        (left, right): math.sqrt(word_weights.get(left, 0.0) * word_weights.get(right, 0.0))
-        for left, right in pairwise(asked)
-    }
-    found = [_words(text) for text in texts]
-    words_covered = max((_share(word_weights, set(words)) for words in found), default=0.0)
-    pairs_covered = max((_share(pair_weights, set(pairwise(w))) for w in found), default=0.0)
-    if not words_covered:
+    said = features(question, word_weights, passages, similarities)
+    if not said:
         return 0.0
-    evidence = _PAIRS * pairs_covered + _STANDING_OUT * words_covered * _standing_out(scores)
+    evidence = math.fsum(_WEIGHTS[name] * value for name, value in said.items())
     return 1 / (1 + math.exp(-(evidence + _OFFSET)))
+
+
+def features(
+    question: str,
+    word_weights: Mapping[str, float],
+    passages: Sequence[Evidence],
+    similarities: Sequence[float] = (),
+) -> dict[str, float]:
+    """What speaks for the best passage, by name; empty when nothing does."""
+    if not passages:
+        return {}
+    best = passages[0]
+    runs = [[word for word in run if word in word_weights] for run in asked_about(question)]
+    asked = _lightest((_stem(word), word_weights[word] + _FLOOR) for run in runs for word in run)
+    pairs = {
+        (left, right): math.sqrt(word_weights[left] * word_weights[right])
+        for run in runs
+        for left, right in pairwise(run)
+    }
+    plain = _words(f"{best.name}\n{best.path}\n{best.text}")
+    stems = [_stem(word) for word in plain]
+    covered = _share(asked, set(stems))
+    meaning = _meaning(best.dense, similarities)
+    if not covered and not meaning:
+        return {}
+    others = [p.lexical or 0.0 for p in passages[1:] if p.text != best.text]
+    named = {_stem(word): asked[_stem(word)] for word in _names(question) if _stem(word) in asked}
+    total = sum(asked.values()) or 1.0
+    return {
+        "words that stand out": covered * _standing_out(best.lexical or 0.0, others),
+        "words close together": _share_close(asked, stems),
+        "ahead of the next": _ahead(best.lexical or 0.0, others),
+        "pairs": _share(pairs, set(pairwise(plain))) if pairs else covered,
+        "heading": _heading_asked(question, best),
+        "names missing": sum(w for name, w in named.items() if name not in set(stems)) / total,
+        "Vietnamese": float(language_of(question) == "vi"),
+        "meaning heard": float(bool(similarities)),
+        "meaning that stands out": meaning,
+    }
+
+
+def _lightest(weighted: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Each stem with the weight of its commonest word."""
+    found: dict[str, float] = {}
+    for stem, weight in weighted:
+        found[stem] = min(weight, found.get(stem, weight))
+    return found
 
 
 def _share(weights: Mapping[Key, float], present: set[Key]) -> float:
@@ -54,13 +130,71 @@ def _share(weights: Mapping[Key, float], present: set[Key]) -> float:
     return sum(w for key, w in weights.items() if key in present) / total if total > 0 else 0.0
 
 
-def _standing_out(scores: Sequence[float | None]) -> float:
-    """How far (0..1) the first score lies above those of the third to the sixth passage."""
-    first = scores[0] or 0.0
-    others = [score or 0.0 for score in scores[2:6]]
-    if first <= 0:
+def _share_close(weights: Mapping[str, float], text: Sequence[str]) -> float:
+    """The largest share of the words that stand within `_CLOSE` words of the text."""
+    places = [(place, word) for place, word in enumerate(text) if word in weights]
+    inside: Counter[str] = Counter()
+    held = most = 0.0
+    first = 0
+    for place, word in places:
+        held += 0.0 if inside[word] else weights[word]
+        inside[word] += 1
+        while place - places[first][0] >= _CLOSE:
+            left = places[first][1]
+            inside[left] -= 1
+            held -= 0.0 if inside[left] else weights[left]
+            first += 1
+        most = max(most, held)
+    total = sum(weights.values())
+    return most / total if total > 0 else 0.0
+
+
+def _standing_out(best: float, others: Sequence[float]) -> float:
+    """How far (0..1) the best score lies above those of the third to the sixth passage."""
+    if best <= 0:
         return 0.0
-    return max(0.0, 1 - fmean(others) / first) if others else _ALONE
+    later = others[1:5]
+    return max(0.0, 1 - fmean(later) / best) if later else _ALONE
+
+
+def _ahead(best: float, others: Sequence[float]) -> float:
+    """How far (0..1) the best score lies above any other."""
+    return max(0.0, 1 - max(others) / best) if best > 0 and others else 0.0
+
+
+def _heading_asked(question: str, best: Evidence) -> float:
+    """The share of a heading's neighbouring words that the question has in the same order."""
+    asked = set(pairwise(folded_words(question)))
+    first_line = " ".join(best.text.lstrip().split("\n", 1)[0].split()[:_HEADING])
+    shares = [0.0]
+    for heading in (best.path.rsplit(" › ", 1)[-1], first_line):
+        own = list(pairwise(word for run in asked_about(heading) for word in run))
+        if own:
+            shares.append(sum(pair in asked for pair in own) / len(own))
+    return max(shares)
+
+
+def _names(question: str) -> set[str]:
+    """The folded words that name or number something: figures, and capitals after the first word."""
+    return {fold(w) for w in words(question)[1:] if w[0].isupper()} | {
+        w for w in folded_words(question) if w.isdigit()
+    }
+
+
+def _meaning(best: float | None, similarities: Sequence[float]) -> float:
+    """How many deviations the best passage's similarity lies above the others'.
+
+    Models differ in where their similarities lie and how wide they spread; this hears neither.
+    """
+    others = sorted(similarities, reverse=True)[_FEWEST_NEAR // 2 :]
+    if best is None or len(similarities) < _FEWEST_NEAR:
+        return 0.0
+    deviation = pstdev(others)
+    return max(0.0, (best - fmean(others)) / deviation) if deviation > 1e-9 else 0.0
+
+
+def _stem(word: str) -> str:
+    return word[:_STEM] if len(word) > _STEM else word.rstrip("s") if len(word) > 3 else word
 
 
 def _words(text: str) -> list[str]:
