@@ -56,6 +56,7 @@ def _conversation() -> Conversation | None:
 
 
 def _messages(conversation: Conversation, reply: Reply | None) -> None:
+    scroller = st.container()  # first, so that its place never changes while messages are added
     history = services().history_of(conversation.id)
     branch = history.branch(conversation.id)
     versions = history.siblings(conversation.id)
@@ -90,7 +91,8 @@ def _messages(conversation: Conversation, reply: Reply | None) -> None:
         # As tall as the window, so that the question can stand at its top from the first word on.
         st.html(f"<style>.st-key-answer-{last} {{ min-height: var(--hearth-room, 0) }}</style>")
         token = st.session_state.get("scroll", 0)
-        browser.follow(questions[-1], token, busy=reply is not None)
+        with scroller:
+            browser.follow(questions[-1], token, busy=reply is not None)
 
 
 def _files_by_question(

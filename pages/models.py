@@ -34,7 +34,7 @@ def main() -> None:
     here, add = st.tabs(
         [_("On this PC"), _("Add")],
         default=_("On this PC") if models else _("Add"),
-        key="models-tabs",
+        key=f"models-tabs-{st.session_state.get('imported', 0)}",  # a new model is shown at once
     )
     with here:
         if not models:
@@ -276,6 +276,8 @@ def _imports(was_running: bool) -> None:
     if job.state == "done":
         del st.session_state["import_job"]
         st.toast(_("The model is on the list."), icon=":material/check:")
+        st.session_state["imported"] = st.session_state.get("imported", 0) + 1
+        st.rerun()
     elif error := job_row.failure(job):
         st.error(literal(error), icon=":material/error:")
 

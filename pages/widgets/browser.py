@@ -21,7 +21,7 @@ export default function ({ data }) {
   const say = (key, now, write) => {
     const known = before.get(key.node) ?? {};
     const original = known[key.name]?.shown === now ? known[key.name].original : now;
-    const shown = data.words[original.trim()] ?? original;
+    const shown = data.words[original.trim()] ?? original.replace(/^Help for (.*)$/s, data.about);
     if (shown !== now) {
       known[key.name] = { original, shown };
       before.set(key.node, known);
@@ -31,11 +31,12 @@ export default function ({ data }) {
   const visit = (node) => {
     if (node.nodeType === Node.TEXT_NODE) {
       const inside = node.parentElement;
-      if (inside?.closest(PLACES) && !inside.closest('[data-testid=stMarkdownContainer], textarea'))
+      if (inside?.closest(PLACES) && !inside.closest('[data-testid=stVerticalBlock] [data-testid=stMarkdownContainer], textarea'))
         say({ node, name: 'text' }, node.nodeValue, (text) => { node.nodeValue = text; });
       return;
     }
     if (node.nodeType !== Node.ELEMENT_NODE) return;
+    if (node.dataset.testid === 'stIconMaterial') { node.setAttribute('aria-hidden', 'true'); return; }
     for (const name of ATTRIBUTES)
       if (node.hasAttribute(name))
         say({ node, name }, node.getAttribute(name), (text) => node.setAttribute(name, text));
@@ -63,26 +64,31 @@ export default function ({ data, parentElement }) {
   const question = () => document.querySelector(`.st-key-question-${data.question}`);
   const room = (node) => {
     const bottom = document.querySelector('[data-testid=stBottom]')?.offsetHeight ?? 0;
-    const free = main.clientHeight - bottom - node.offsetHeight - 96;
+    const free = main.clientHeight - bottom - node.offsetHeight - 84;
     document.documentElement.style.setProperty('--hearth-room', `${Math.max(free, 0)}px`);
   };
-  let tries = 0;
-  const scroll = () => {
+  let until = 0;
+  const settle = () => {           // what is drawn after the question moves it; hold it until all is there
     const node = question();
-    if (!node) { if (tries++ < 60) setTimeout(scroll, 50); return; }
-    room(node);
-    requestAnimationFrame(() => {
-      const top = node.getBoundingClientRect().top - main.getBoundingClientRect().top;
-      main.scrollBy({ top: top - 56, behavior: 'instant' });
-    });
+    if (node) {
+      room(node);
+      const top = node.getBoundingClientRect().top - main.getBoundingClientRect().top - 56;
+      if (Math.abs(top) > 4) main.scrollBy({ top, behavior: 'instant' });
+    }
+    if (performance.now() < until) setTimeout(settle, 60);
   };
-  if (before.token !== data.token) scroll();
+  const release = () => { until = 0; };
+  if (before.token !== data.token) { until = performance.now() + 2000; settle(); }
+  for (const kind of ['wheel', 'touchmove', 'keydown', 'pointerdown']) addEventListener(kind, release);
   const box = document.querySelector('[data-testid=stChatInputTextArea]');
   if (before.busy && !data.busy && document.activeElement === document.body
       && matchMedia('(hover: hover)').matches) setTimeout(() => box?.focus({ preventScroll: true }), 50);
   const resized = () => { const node = question(); if (node) room(node); };
   addEventListener('resize', resized);
-  return () => removeEventListener('resize', resized);
+  return () => {
+    removeEventListener('resize', resized);
+    for (const kind of ['wheel', 'touchmove', 'keydown', 'pointerdown']) removeEventListener(kind, release);
+  };
 }
 """
 
@@ -91,7 +97,14 @@ def frame() -> None:
     """Tell the browser the page's language, and Streamlit's own words in it."""
     mount = st.components.v2.component("hearth_frame", html="<i></i>", js=_FRAME)
     with st.container(key="frame"):
-        mount(data={"language": language(), "words": _streamlits_words()}, key="hearth-frame")
+        mount(
+            data={
+                "language": language(),
+                "words": _streamlits_words(),
+                "about": _("About {what}").format(what="$1"),
+            },
+            key="hearth-frame",
+        )
 
 
 def follow(question: str, token: int, *, busy: bool) -> None:
@@ -124,5 +137,21 @@ def _streamlits_words() -> dict[str, str]:
         "Copy to clipboard": _("Copy"),
         "Show password": _("Show"),
         "Hide password": _("Hide"),
+        "Link to heading": _("Link to this heading"),
+        "Navigate to home page": _("To the chat"),
+        "Choose an option": _("Choose"),
+        "Choose or add an option": _("Choose one or type a new name"),
+        "Decrement": _("Less"),
+        "Increment": _("More of it"),
         "Connection error": _("Hearth is not answering"),
+        "Streamlit server is not responding. Are you connected to the internet?": _(
+            "Hearth has been closed or is just starting. Start it again; this page then comes back by"
+            " itself, with everything in it."
+        ),
+        "Is Streamlit still running? If you accidentally stopped Streamlit, just restart it in your"
+        " terminal:": _(
+            "Hearth has been closed or is just starting. Start it again; this page then comes back by"
+            " itself, with everything in it."
+        ),
+        "streamlit run yourscript.py": "python start.py",
     }

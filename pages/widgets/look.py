@@ -6,6 +6,7 @@ import streamlit as st
 
 _FRAME = """
 [data-testid="stMainBlockContainer"] { padding-top: 3.2rem; }
+[data-testid="stLayoutWrapper"]:has(.st-key-follow):not(:has([data-testid="stChatMessage"])) { position: absolute; }
 .st-key-frame, .st-key-follow { position: absolute; width: 0; height: 0; overflow: hidden; }
 [data-testid="InputInstructions"] { display: none; }  /* English only, and over the person's own words */
 @media (max-width: 640px) { [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; } }
@@ -28,6 +29,7 @@ _SIDEBAR = """
 [data-testid="stSidebar"] [data-testid="stVerticalBlock"] { gap: 0.35rem; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-conversations) { flex: 1 1 0; min-height: 9rem; overflow-y: auto;
   scrollbar-width: thin; }
+[data-testid="stLayoutWrapper"]:has(> .st-key-this-pc) { margin-top: auto; }
 .st-key-this-pc { padding-top: 0.7rem; border-top: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
 .hearth-meters { display: grid; gap: 0.45rem; font-size: 0.8rem; }
 .hearth-meters > div > span { display: flex; justify-content: space-between; gap: 0.5rem; }
@@ -64,7 +66,7 @@ _CHAT = """
 [class*="st-key-question-"] [data-testid="stChatMessageAvatarCustom"] { display: none; }
 [class*="st-key-question-"] [data-testid="stChatMessageContent"] > [data-testid="stVerticalBlock"] { gap: 0.25rem; }
 [data-testid="stLayoutWrapper"]:has(> [class*="st-key-bubble-"]) { max-width: 88%; }
-[class*="st-key-bubble-"] { max-width: 36rem; padding: 0.6rem 1rem; overflow-wrap: anywhere;
+[class*="st-key-bubble-"] { max-width: 36rem; max-height: 16rem; overflow-y: auto; padding: 0.6rem 1rem; overflow-wrap: anywhere;
   border-radius: 1.1rem 1.1rem 0.3rem 1.1rem; background: color-mix(in srgb, #c4541f 11%, transparent); }
 [class*="st-key-actions-"] button { padding: 0.1rem 0.3rem; min-height: 1.75rem; opacity: 0.7; }
 [class*="st-key-actions-"] button:is(:hover, :focus-visible, [aria-expanded="true"]) { opacity: 1; }
@@ -119,8 +121,8 @@ _COMPOSER = """
   [class*="st-key-scope-row-"] [class*="st-key-scope-mode-"] { width: 8.4rem; min-width: 0; flex: 0 1 auto; }
   [class*="st-key-scope-row-"] [data-testid="stPopoverButton"] { padding: 0.1rem 0.4rem; }
   [class*="st-key-scope-row-"] [data-testid="stPopoverButton"] p { max-width: 6.2rem; }
-  [class*="st-key-scope-row-"] [data-testid="stPopoverButton"] > div > div:first-child
-    [data-testid="stIconMaterial"] { display: none; }
+  [class*="st-key-scope-row-"] [data-testid="stPopoverButton"] span[data-has-shortcut] > span:first-child {
+    display: none; }
 }
 """
 

@@ -122,6 +122,33 @@ def test_delete_can_be_undone_and_search_finds_unaccented(page: Page):
     sidebar.get_by_role("button", name=vi("Undo")).click()
     expect(entry).to_have_count(1)
 
+    sidebar.locator("[class*=st-key-menu-] button:visible").first.click()
+    page.get_by_text(vi("Delete"), exact=True).click()
+    expect(entry).to_have_count(0)
+    page.reload()
+    page.get_by_role("button", name=vi("Trash ({count})").format(count=1)).click()
+    page.get_by_role("dialog").get_by_role("button", name=vi("Restore")).click()
+    expect(entry).to_have_count(1)
+    expect(answers(page)).to_have_count(1)
+
+
+def test_a_new_question_comes_to_the_top_and_the_input_keeps_the_focus(page: Page):
+    for number, question in enumerate([QUESTION, "Học phí nộp khi nào?", QUESTION]):
+        ask(page, question)
+        expect(answers(page)).to_have_count(number + 1, timeout=ANSWER_SECONDS)
+    last = page.locator("[class*=st-key-question-]").last
+    page.wait_for_function(
+        "node => Math.abs(node.getBoundingClientRect().top - 56) < 30", arg=last.element_handle()
+    )
+    expect(page.get_by_test_id("stChatInputTextArea")).to_be_focused()
+
+
+def test_streamlits_own_words_are_vietnamese_too(page: Page):
+    expect(page.get_by_role("button", name=vi("Send"), exact=True)).to_be_visible()
+    expect(page.locator("html")).to_have_attribute("lang", "vi")
+    about = vi("About {what}").format(what=vi("Incognito"))
+    expect(page.get_by_role("button", name=about)).to_be_visible()
+
 
 class TestWithASlowModel:
     """What stop, leaving, reloading and a second tab do while an answer is being written."""

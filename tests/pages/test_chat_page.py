@@ -145,3 +145,44 @@ def test_vietnamese_is_one_click_away(open_page, services):
     app.sidebar.button_group[0].set_value("vi").run()
     assert services.settings.language == "vi"
     assert app.title[0].value != "What would you like to know?"
+
+
+def test_an_answer_is_judged_and_the_judgement_taken_back(open_page, services, conversation):
+    answer = services.history.branch(conversation.id)[1]
+    app = open_page(conversation=conversation.id)
+    app.button(key=f"thumb-1-{answer.id}").click().run()
+    assert services.history.message(answer.id).thumb == 1
+    app.button(key=f"thumbed-1-{answer.id}").click().run()
+    assert services.history.message(answer.id).thumb == 0
+
+
+def test_attached_files_stand_above_their_question_and_can_be_taken_out(open_page, services):
+    made = services.history.create()
+    services.add_documents([("notes.txt", b"Room B opens at seven.")], conversation=made.id)
+    services.wait_until_read()
+    services.history.add(made.id, None, "user", "When does room B open?")
+    app = open_page(conversation=made.id)
+    file = services.store.list(conversation=made.id)[0]
+    assert any(r"notes\.txt" in text and "badge" in text for text in shown(app))
+    app.button(key=f"detach-{file.id}").click().run()
+    assert services.store.list(conversation=made.id) == []
+    app.button(key="undo-detach").click().run()
+    assert [d.id for d in services.store.list(conversation=made.id)] == [file.id]
+
+
+def test_the_trash_is_offered_when_something_lies_in_it(open_page, services, conversation):
+    assert not any(b.key == "trash-conversations" for b in open_page().sidebar.button)
+    services.history.delete(conversation.id)
+    assert any(b.label == "Trash (1)" for b in open_page().sidebar.button)
+
+
+def test_the_offer_to_undo_goes_when_the_person_goes_on(open_page, services, conversation):
+    app = open_page(conversation=conversation.id, deleted_conversation="some-id")
+    assert any(b.key == "undo-delete" for b in app.sidebar.button)
+    app.button(key=f"open-{conversation.id}").click().run()
+    assert not any(b.key == "undo-delete" for b in app.sidebar.button)
+
+
+def test_the_row_under_the_input_says_who_answers(open_page, services, conversation):
+    labels = {p.proto.popover.label for p in open_page(conversation=conversation.id).get("popover")}
+    assert {"All documents", "Quotations"} <= labels
