@@ -40,10 +40,10 @@ class Composer:
         self._pages.append(PageText("".join(self._parts), number))
         self._parts = []
 
-    def append(self, document: ReadDocument) -> None:
-        """Everything of another document, its headings one level deeper, its pages without numbers."""
+    def append(self, document: ReadDocument, below: int) -> None:
+        """Everything of another document, its headings below that level, its pages without numbers."""
         self._headings.extend(
-            Heading(self._length + h.start, self._length + h.end, min(h.level + 1, 6))
+            Heading(self._length + h.start, self._length + h.end, min(h.level + below, 6))
             for h in document.headings
         )
         for page in document.pages:

@@ -41,7 +41,8 @@ _MAIL_FIELD = re.compile(
     rb"^(?:MIME-Version|Content-Type|Message-ID|Received):", re.IGNORECASE | re.MULTILINE
 )
 _PICTURE = re.compile(
-    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|BM.{8}[\x0c-\x80]\0\0\0|RIFF....WEBP", re.DOTALL
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|BM.{4}\0{4}.{4}[\x0c-\x80]\0\0\0|RIFF....WEBP",
+    re.DOTALL,
 )
 _BY_NAME: dict[str, Kind] = {
     ".md": "markdown", ".markdown": "markdown", ".mdown": "markdown", ".csv": "delimited", ".tsv": "delimited",

@@ -31,7 +31,7 @@ MAX_DEPTH = 3
 SOME_ATTACHMENTS_LEFT_OUT = N_("Some attachments could not be read and were left out.")
 
 _FIELDS = ("From", "To", "Cc", "Date")
-_NEXT_MESSAGE = re.compile(rb"\r?\n\r?\nFrom (?=[^\r\n]*\d{4}[^\r\n]*\r?\n[\w-]+:)")
+_NEXT_MESSAGE = re.compile(rb"\r?\n\r?\n(?=From [^\r\n]*\d{4}[^\r\n]*\r?\n[\w-]+:)")
 _FOLDS = re.compile(r"[\r\n]+")
 
 ReadAttachment = Callable[[bytes, str], ReadDocument]
@@ -144,7 +144,7 @@ class _Writer:
             self.composer.paragraph(name, min(level + 1, 6))
             return
         self.composer.paragraph(name, min(level + 1, 6))
-        self.composer.append(document)
+        self.composer.append(document, below=level + 1)
         if document.warning != NO_TEXT_SEEN:  # a logo in a signature is nothing to be warned of
             self.warning = notes(self.warning, document.warning)
 

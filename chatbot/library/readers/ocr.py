@@ -159,7 +159,10 @@ class _Tesseract:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_THREAD_LIMIT": "1"},  # beside other work, its threads wait for each other
+            env={
+                **os.environ,
+                "OMP_THREAD_LIMIT": "1",
+            },  # beside other work, its threads wait for each other
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
         with process:
