@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, pstdev
@@ -36,6 +36,8 @@ syllables are shared by chance more often than English words."""
 
 _FLOOR = 1.0
 """Added to every word's rarity: in a small library the subject's own words are in every passage."""
+_LEADING = 3
+"""Passages of which each is weighed; a search does not always put the right one first."""
 _CLOSE = 40
 """Words of a passage within which the question's words stand together; about two sentences."""
 _ALONE = 0.6
@@ -44,7 +46,9 @@ _HEADING = 25
 """Words of a passage's first line that may be its heading."""
 _STEM = 5
 """Letters by which words are the same: 'graduated' and 'graduation', 'days' and 'day'."""
-_FEWEST_NEAR = 12
+_NEAREST = 6
+"""Similarities at the top that may all be answers; the best one is compared with those below."""
+_FEWEST_NEAR = 8
 """With fewer similarities, nothing can be told to stand out."""
 
 
@@ -65,13 +69,28 @@ def strength(
     passages: Sequence[Evidence],
     similarities: Sequence[float] = (),
 ) -> float:
-    """The evidence (0..1) in the best passages, best first.
+    """The evidence (0..1) in the strongest of the first three passages; they come best first.
 
     `word_weights` are the question's folded words with their rarity. `similarities` are those of all
     candidates, empty when the embedder is not trusted to tell meaning. 0 when neither words nor meaning
     have anything to say.
     """
-    said = features(question, word_weights, passages, similarities)
+    return max(
+        (
+            _likelihood(features(question, word_weights, leading, similarities))
+            for leading in _leads(passages)
+        ),
+        default=0.0,
+    )
+
+
+def _leads(passages: Sequence[Evidence]) -> Iterator[Sequence[Evidence]]:
+    """The passages with each of the first three in turn put first: the answer is not always the first."""
+    for place in range(min(_LEADING, len(passages))):
+        yield [passages[place], *passages[:place], *passages[place + 1 :]]
+
+
+def _likelihood(said: Mapping[str, float]) -> float:
     if not said:
         return 0.0
     evidence = math.fsum(_WEIGHTS[name] * value for name, value in said.items())
@@ -84,7 +103,7 @@ def features(
     passages: Sequence[Evidence],
     similarities: Sequence[float] = (),
 ) -> dict[str, float]:
-    """What speaks for the best passage, by name; empty when nothing does."""
+    """What speaks for the first passage, by name; empty when nothing does."""
     if not passages:
         return {}
     best = passages[0]
@@ -112,8 +131,8 @@ def features(
         "heading": _heading_asked(question, best),
         "names missing": sum(w for name, w in named.items() if name not in set(stems)) / total,
         "Vietnamese": float(language_of(question) == "vi"),
-        "meaning heard": float(bool(similarities)),
-        "meaning that stands out": meaning,
+        "meaning heard": float(meaning is not None),
+        "meaning that stands out": meaning or 0.0,
     }
 
 
@@ -181,16 +200,18 @@ def _names(question: str) -> set[str]:
     }
 
 
-def _meaning(best: float | None, similarities: Sequence[float]) -> float:
-    """How many deviations the best passage's similarity lies above the others'.
+def _meaning(best: float | None, similarities: Sequence[float]) -> float | None:
+    """How many deviations the best passage's similarity lies above the others'; None with too few of them.
 
     Models differ in where their similarities lie and how wide they spread; this hears neither.
     """
-    others = sorted(similarities, reverse=True)[_FEWEST_NEAR // 2 :]
-    if best is None or len(similarities) < _FEWEST_NEAR:
-        return 0.0
+    if len(similarities) < _FEWEST_NEAR:
+        return None
+    others = sorted(similarities, reverse=True)[min(_NEAREST, len(similarities) // 4) :]
     deviation = pstdev(others)
-    return max(0.0, (best - fmean(others)) / deviation) if deviation > 1e-9 else 0.0
+    if best is None or deviation < 1e-9:
+        return 0.0
+    return max(0.0, (best - fmean(others)) / deviation)
 
 
 def _stem(word: str) -> str:
