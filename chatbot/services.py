@@ -83,11 +83,11 @@ class Services:
     """The open rooms of one data folder; build it with `open_services`."""
 
     def __init__(self, paths: Paths, lock: FileLock, address: str = "") -> None:
-        """`address` is where the pages are served; heavy helpers then wait for the first one to be shown."""
+        """`address` is where the pages are served. The index opens when it is needed, a page shown, or soon."""
         self.paths = paths
         self._lock = lock
         self._address = address
-        self._patience = FIRST_PAGE_SECONDS if address else 0.0
+        self._patience = FIRST_PAGE_SECONDS
         paths.make()
         self.token = _token(paths.token)
         self._announce()
@@ -176,6 +176,7 @@ class Services:
                 self.engines.close,
                 self.monitor.stop,
                 self.jobs.close,
+                self.index.let_go,
                 self.answers.stop_all,
             ):
                 rooms.callback(leave)
@@ -260,7 +261,8 @@ class Services:
             try:
                 ingest.process(document.id, report, lambda: context.cancelled)
             except Cancelled:
-                if self._closing.is_set():  # Hearth ends, nobody pressed cancel: read it next time
+                # Hearth ends, nobody pressed cancel: what is not stored yet is read next time.
+                if self._closing.is_set() and self.store.get(document.id).state == "failed":
                     self.ingest.read_again(document.id)
                 raise
             except ChildError:

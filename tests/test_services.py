@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from chatbot import services as rooms
+from chatbot.database import Database
 from chatbot.errors import DiskFullError, ModelDoesNotFit, OwnerError
 from chatbot.memory import plan as planning
 from chatbot.services import Services, open_services, owner_of
@@ -163,6 +165,40 @@ def test_a_document_survives_a_change_of_embedder_while_it_is_read(services, mon
     services.wait_until_read(60)
     assert services.store.get(added.id).state == "ready"
     assert services.search.find("library").results
+
+
+def test_closing_while_a_document_is_read_is_quick_and_does_not_blame_the_document(paths, services):
+    text = "The library opens at seven in the morning. " * 100_000
+    (added,) = services.add_documents([("long.txt", text.encode())])
+    deadline = time.monotonic() + 30
+    while services.reader._child.pid is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    rooms.close_services()
+    with closing(Database(paths.database)) as database:
+        row = database.row("SELECT state, error FROM documents WHERE id = ?", (added.id,))
+    assert tuple(row) == ("waiting", None)
+
+
+def test_closing_while_the_index_takes_in_a_document_loses_nothing(paths, services, monkeypatch):
+    """Stored already, the document is not read again; what the index missed it finds at its next opening."""
+    asleep = threading.Event()
+
+    def sleep() -> None:
+        asleep.wait(60)
+
+    services.index.wait_ready()
+    monkeypatch.setattr(services.index, "_catch_up", sleep)
+    (added,) = services.add_documents([("a.txt", b"The library opens at seven.")])
+    deadline = time.monotonic() + 30
+    while services.store.get(added.id).state != "ready" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    began = time.monotonic()
+    services.jobs._thread.join(0.2)
+    services.index.let_go()
+    services.jobs.close()
+    assert time.monotonic() - began < 8
+    assert services.store.get(added.id).state == "ready"
+    asleep.set()
 
 
 def test_two_tabs_change_different_settings_and_both_stay(services):

@@ -124,7 +124,7 @@ class Index:
         self._pending: set[str] = set()
         self._asked = self._settled = 0
         self._wipe = False
-        self._closing = False
+        self._closing = self._left = False
         self._attempts = 0
         self._deaths: list[float] = []
         self._batch = 8
@@ -248,9 +248,16 @@ class Index:
             self._answering = False
             self._changed.notify_all()
 
+    def let_go(self) -> None:
+        """Nobody waits for `add` and `remove` any more; what they miss is found at the next opening."""
+        with self._changed:
+            self._left = True
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Seal what is at rest and end the process."""
         self.open_now()
+        self.let_go()
         with self._changed:
             if self._closing:
                 return
@@ -276,7 +283,7 @@ class Index:
             self._changed.wait_for(
                 lambda: (
                     self._settled >= mine
-                    or self._closing
+                    or self._left
                     or self._status.state in ("failed", "closed")
                 )
             )

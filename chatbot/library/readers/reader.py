@@ -81,7 +81,8 @@ class Reader:
     ) -> Reading:
         deadline = time.monotonic() + self._seconds
         latest = time.monotonic() + 10 * self._seconds
-        answer = self._child.stream("read", {"path": str(path), "name": name, "folder": folder})
+        asked = {"path": str(path), "name": name, "folder": folder}
+        answer = self._child.stream("read", asked, ticks=True)
         try:
             for message, blob in answer:
                 if blob:
@@ -100,6 +101,8 @@ class Reader:
         except (ChildTimeout, ChildHung) as error:
             raise UnreadableDocument(TOOK_TOO_LONG, name=name) from error
         except ChildDied as error:
+            if cancelled and cancelled():  # Hearth ends its helpers: the file is not to blame
+                raise Cancelled from error
             raise UnreadableDocument(CRASHED, name=name) from error
         raise UnreadableDocument(CRASHED, name=name)
 
