@@ -131,18 +131,18 @@ def test_a_file_that_now_holds_what_another_document_holds_leaves_nothing_stale(
 def test_a_folder_gives_a_row_for_every_file(ingest, store, tmp_path):
     folder = tmp_path / "nguồn"
     for name, content in {
-        "một.txt": b"one", "sâu/hơn/hai.md": b"# two", "ảnh.png": b"\x89PNG\r\n\x1a\n\0\0", "rỗng.txt": b"",
+        "một.txt": b"one", "sâu/hơn/hai.md": b"# two", "ảnh.gif": b"GIF89a\0\0", "rỗng.txt": b"",
         ".ẩn.txt": b"hidden", "Thumbs.db": b"x", "~$luật.docx": b"lock", ".git/config": b"x",
     }.items():  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     documents = ingest.add([folder])
     assert {(d.name, d.state) for d in documents} == {
-        ("một.txt", "waiting"), ("hai.md", "waiting"), ("ảnh.png", "failed"), ("rỗng.txt", "failed"),
+        ("một.txt", "waiting"), ("hai.md", "waiting"), ("ảnh.gif", "failed"), ("rỗng.txt", "failed"),
     }  # fmt: skip
-    refused = next(d for d in documents if d.name == "ảnh.png")
+    refused = next(d for d in documents if d.name == "ảnh.gif")
     assert refused.failure["code"] == "unsupported_document"
-    assert "ảnh.png" in refused.error
+    assert "ảnh.gif" in refused.error
     assert store.error_text(refused, "en") == refused.error
     assert len(ingest.add([folder])) == 4
     assert len(store.list()) == 4, "a second visit adds no second row"
