@@ -18,7 +18,13 @@ from functools import partial
 
 from chatbot.chat import prompt as prompts
 from chatbot.chat.history import History
-from chatbot.chat.support import keep_real_citations, numbers_of
+from chatbot.chat.support import (
+    check,
+    keep_real_citations,
+    numbers_of,
+    split_thinking,
+    support_text,
+)
 from chatbot.errors import Busy, Cancelled, ChatbotError, DiskFullError
 from chatbot.i18n import N_, translate
 from chatbot.text import language_of
@@ -32,6 +38,7 @@ from chatbot.types import (
     Phase,
     SearchFilter,
     SearchResult,
+    SentenceSupport,
     Source,
 )
 
@@ -281,6 +288,7 @@ class Answers:
     def _finish(self, history: History, reply: Reply, message: Message) -> None:
         text = keep_real_citations(message.text, numbers_of(message.sources))
         message = replace(message, text=text)
+        message = replace(message, support=_support(message))
         try:
             history.save(message)
         except Exception as error:  # noqa: BLE001  disk full or worse: the page still shows the text
@@ -429,12 +437,23 @@ def _told(error: Exception) -> ChatbotError:
     return ChatbotError(f"{type(error).__name__}: {error}")
 
 
+def _support(message: Message) -> tuple[SentenceSupport, ...]:
+    """What the support check finds; an answer must never be lost because its check failed."""
+    if NOT_FOUND in message.notices:
+        return ()
+    try:
+        return check(split_thinking(message.text)[1], message.sources)
+    except Exception as error:
+        log.error("an answer could not be checked", exc_info=error)
+        return ()
+
+
 def _dump(error: ChatbotError) -> str:
     return json.dumps(error.to_dict(), ensure_ascii=False)
 
 
 def summary(message: Message) -> dict[str, object]:
-    """The answer as the command line prints it: {answer, sources, engine, stats}."""
+    """The answer as the command line prints it: {answer, sources, support, engine, stats}."""
     return {
         "answer": message.text,
         "sources": [
@@ -447,6 +466,17 @@ def summary(message: Message) -> dict[str, object]:
                 "score": round(s.score, 4),
             }
             for s in message.sources
+        ],
+        "support": [
+            {
+                "start": s.start,
+                "end": s.end,
+                "sentence": split_thinking(message.text)[1][s.start : s.end],
+                "supported": s.supported,
+                "reason": support_text(s, language_of(message.text)),
+                "cited": list(s.cited),
+            }
+            for s in message.support
         ],
         "engine": message.engine,
         "model": message.model,

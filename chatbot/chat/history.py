@@ -12,6 +12,7 @@ import uuid
 from dataclasses import asdict, replace
 from typing import Any
 
+from chatbot.chat.support import split_thinking, support_text
 from chatbot.database import Database
 from chatbot.errors import ChatbotError, NotFoundError
 from chatbot.i18n import N_, translate
@@ -25,6 +26,7 @@ from chatbot.types import (
     Message,
     Role,
     SearchFilter,
+    SentenceSupport,
     Source,
 )
 
@@ -141,8 +143,8 @@ class History:
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO messages (id, conversation_id, parent_id, role, text, created_at, state,"
-                " engine, model, sources, stats, notices, error, thumb, note)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " engine, model, sources, stats, notices, error, thumb, note, support)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 _message_values(message),
             )
             connection.execute(
@@ -160,7 +162,8 @@ class History:
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE messages SET text = ?, created_at = ?, state = ?, engine = ?, model = ?,"
-                " sources = ?, stats = ?, notices = ?, error = ?, thumb = ?, note = ? WHERE id = ?",
+                " sources = ?, stats = ?, notices = ?, error = ?, thumb = ?, note = ?,"
+                " support = ? WHERE id = ?",
                 (*values[4:], message.id),
             )
             if message.state != "writing":
@@ -263,6 +266,7 @@ class History:
                 place += [source.path] if source.path else []
                 lines.append(f"- [{source.number}] {_SEPARATOR.join(place)}")
             lines += [""] if message.sources else []
+            lines += _unsupported_lines(message, language)
         return "\n".join(lines)
 
     # --- presets ----------------------------------------------------------------------------
@@ -360,6 +364,7 @@ def _message(row: Any) -> Message:
         error=row["error"],
         thumb=row["thumb"],
         note=row["note"],
+        support=tuple(_record(SentenceSupport, s) for s in json.loads(row["support"])),
     )
 
 
@@ -380,6 +385,7 @@ def _message_values(message: Message) -> tuple[Any, ...]:
         message.error,
         message.thumb,
         message.note,
+        _dump([asdict(s) for s in message.support]),
     )
 
 
@@ -404,6 +410,18 @@ def _context_line(text: str, wanted: list[str]) -> str:
             start = max(0, at - 30)
             return ("…" if start else "") + line[start : start + 90].strip()
     return text[:90]
+
+
+def _unsupported_lines(message: Message, language: Language) -> list[str]:
+    """The sentences that the cited passages do not back, each with its reason."""
+    answer = split_thinking(message.text)[1]
+    lines = [
+        f"- “{answer[s.start : s.end]}” — {support_text(s, language)}"
+        for s in message.support
+        if not s.supported
+    ]
+    title = translate(N_("Not backed by the cited passages:"), language)
+    return [title, "", *lines, ""] if lines else []
 
 
 def error_text(message: Message, language: Language) -> str:

@@ -18,7 +18,7 @@ from chatbot.chat import facts
 from chatbot.chat.evidence import STOP, Passage, Sentence
 from chatbot.chat.facts import Number
 from chatbot.chat.polarity import OPPOSITE, Cue
-from chatbot.i18n import N_
+from chatbot.i18n import N_, translate
 from chatbot.text import fold, has_marks, language_of, nfc, sentences
 from chatbot.types import Language, SentenceSupport, Source
 
@@ -99,7 +99,7 @@ _NO_CLAIM = re.compile(
     r"khong (?:tim thay|thay|co thong tin|neu|de cap|noi|quy dinh ro|duoc (?:neu|de cap))|khong du (?:thong tin|can cu)"
     r"|chua (?:tim thay|de cap|neu)|hieu biet chung|kien thuc chung|xin loi|xin chao|chao ban|cam on|hy vong|neu ban can"
     r"|(?:documents?|passages?|sources?|text|context|excerpts?) (?:do|does) (?:not|n.t)|(?:do|does)n.t (?:mention|say|tell|specify|state)"
-    r"|not (?:found|mentioned|stated|specified|provided|in (?:the|your) (?:documents?|passages?))|no (?:information|mention)"
+    r"|found nothing|not (?:found|mentioned|stated|specified|provided|in (?:the|your) (?:documents?|passages?))|no (?:information|mention)"
     r"|general knowledge|^(?:hello|hi|dear|sorry|thank|i hope|let me know|i am sorry|i.m sorry|sure|certainly)\b"
 )
 _ABOUT_SOURCES = re.compile(
@@ -135,6 +135,11 @@ def check(answer: str, sources: Sequence[Source]) -> tuple[SentenceSupport, ...]
     passages = {source.number: Passage(source) for source in sources}
     weigh = _weights(list(passages.values()))
     return tuple(_judged(claim, passages, weigh) for claim in _claims(answer))
+
+
+def support_text(verdict: SentenceSupport, language: Language) -> str:
+    """Why the sentence is not supported, in the language; empty when it is."""
+    return translate(verdict.reason, language).format(**verdict.values) if verdict.reason else ""
 
 
 def _judged(

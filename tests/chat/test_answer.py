@@ -90,6 +90,32 @@ def test_an_answer_streams_cites_and_is_stored(history, answers_with):
     assert len(engine.prompts) == 1
 
 
+def test_a_sentence_that_the_passage_does_not_back_is_marked_stored_and_told(history, answers_with):
+    engine = ScriptedEngine(
+        ["<think>ừ</think>Cảnh báo khi điểm dưới 2,5 [1]. ", "Cảnh báo khi điểm dưới 1,0 [1]."]
+    )
+    message = answers_with(engine).ask(history.create().id, "Bị cảnh báo khi nào?").wait(10)
+    assert [s.supported for s in message.support] == [False, True]
+    assert history.message(message.id) == message
+    told = answer.summary(message)["support"]
+    assert told[0]["sentence"] == "Cảnh báo khi điểm dưới 2,5 [1]."
+    assert "2,5" in told[0]["reason"]
+
+
+def test_an_answer_outlives_a_check_that_fails(history, answers_with, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(answer, "check", broken)
+    message = answers_with(ScriptedEngine(["Đáp [1]."])).ask(history.create().id, "?").wait(10)
+    assert (message.text, message.state, message.support) == ("Đáp [1].", "complete", ())
+
+
+def test_not_found_is_no_claim(history, answers_with):
+    answers = answers_with(ScriptedEngine([]), Findings([RESULT], answers=False))
+    assert answers.ask(history.create().id, "Bán ở đâu?").wait(10).support == ()
+
+
 def test_several_readers_join_at_any_point_and_read_the_same(history, answers_with):
     gate = threading.Event()
     engine = ScriptedEngine(["một ", "hai ", "ba"], gate=gate)

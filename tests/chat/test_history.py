@@ -10,10 +10,17 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
+from chatbot.chat import support as support_check
 from chatbot.chat.history import History, short_title
 from chatbot.database import Database
 from chatbot.errors import NotFoundError
-from chatbot.types import ConversationSettings, GenerationOptions, SearchFilter, Source
+from chatbot.types import (
+    ConversationSettings,
+    GenerationOptions,
+    SearchFilter,
+    SentenceSupport,
+    Source,
+)
 
 
 @pytest.fixture
@@ -72,7 +79,13 @@ def test_everything_survives_a_restart(history, database, paths):
     conversation = history.create(settings)
     source = Source(1, "p", "d", "quy-che.pdf", 4, "Điều 20", "văn bản", 0.9)
     asked = history.add(conversation.id, None, "user", "?")
-    history.add(conversation.id, asked.id, "assistant", "đáp [1]", sources=(source,))
+    support = (
+        SentenceSupport(0, 8, False, support_check.NUMBER, {"number": "5"}, (1,)),
+        SentenceSupport(9, 12, True),
+    )
+    history.add(
+        conversation.id, asked.id, "assistant", "đáp [1]", sources=(source,), support=support
+    )
     history.pin(conversation.id, True)
     history.rename(conversation.id, "  Tên   mới ")
     database.close()
@@ -81,6 +94,7 @@ def test_everything_survives_a_restart(history, database, paths):
     found = again.conversations()[0]
     assert (found.title, found.pinned, found.settings) == ("Tên mới", True, settings)
     assert again.branch(conversation.id)[1].sources == (source,)
+    assert again.branch(conversation.id)[1].support == support
 
 
 @pytest.mark.parametrize("typed", ["canh bao", "CẢNH BÁO", "cảnh", "hoc vu"])
@@ -119,11 +133,16 @@ def test_exports_hold_the_branch_and_the_sources(history):
     conversation = history.create()
     source = Source(1, "p", "d", "quy-che.pdf", 4, "Điều 20", "văn bản", 0.9)
     asked = history.add(conversation.id, None, "user", "Hỏi?")
-    history.add(conversation.id, asked.id, "assistant", "Đáp [1]", sources=(source,))
+    support = (SentenceSupport(0, 3, False, support_check.NUMBER, {"number": "5"}, (1,)),)
+    history.add(
+        conversation.id, asked.id, "assistant", "Đáp [1]", sources=(source,), support=support
+    )
     markdown = history.export_markdown(conversation.id, "vi")
     assert "Hỏi?" in markdown
     assert "- [1] quy-che.pdf · trang 4 · Điều 20" in markdown
+    assert "- “Đáp” — Số 5 không có trong đoạn được dẫn." in markdown
     exported = json.loads(history.export_json(conversation.id))
+    assert exported["messages"][1]["support"][0]["values"] == {"number": "5"}
     assert [m["text"] for m in exported["messages"]] == ["Hỏi?", "Đáp [1]"]
 
 
