@@ -1,25 +1,17 @@
 """The promise in small: nine in ten questions answered, half of those refused whose text is gone."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from chatbot.evaluation.datasets import load_dataset, without_accents
 from chatbot.evaluation.retrieval import prepared
 from chatbot.types import SearchFilter
 
-SHARED = Path(
-    os.environ.get("HEARTH_SHARED_DATA", Path(__file__).resolve().parents[2] / "../shared/data")
-)
 ASKED = 60
 
 
 @pytest.mark.parametrize(("name", "spelled"), [("xquad-vi", without_accents), ("xquad-en", str)])
-def test_what_is_there_is_answered_and_what_was_taken_away_is_refused(name, spelled):
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"needs the data set {name}")
-    data = load_dataset(SHARED / name)
+def test_what_is_there_is_answered_and_what_was_taken_away_is_refused(shared_data, name, spelled):
+    data = load_dataset(shared_data / name)
     everything = {document.id for document in data.documents}
     questions = data.questions[:: len(data.questions) // ASKED][:ASKED]
     with prepared(data) as (search, _):
