@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -55,6 +56,7 @@ UNWATCHED = N_("Nobody was watching, so the answer was ended here.")
 SAVE_SECONDS = 1.0
 UNWATCHED_SECONDS = 600.0
 FILES_SECONDS = 300.0
+_STOP_SECONDS = 0.2
 _WATCH_SECONDS = 5.0
 """Who waits for a reply says at least this often that it is still there."""
 _TICK = Delta()
@@ -319,7 +321,7 @@ class Answers:
         _end_if_stopped(reply)
 
         reply.update(phase="loading")
-        engine = self._engine_for(settings.model)
+        engine = _unless_stopped(reply, partial(self._engine_for, settings.model))
         _end_if_stopped(reply)
         info = engine.info
         if info.backend == "extractive" and not sources:
@@ -423,6 +425,23 @@ def _phase(reply: Reply, delta: Delta) -> Phase:
 def _end_if_stopped(reply: Reply) -> None:
     if reply.stopped:
         raise Cancelled
+
+
+def _unless_stopped(reply: Reply, load: Callable[[], Engine]) -> Engine:
+    """The engine that `load` brings; stop leaves a long load behind, to end by itself for the next question."""
+    loaded: Future[Engine] = Future()
+
+    def work() -> None:
+        try:
+            loaded.set_result(load())
+        except BaseException as error:  # noqa: BLE001  raised again below, in the answer's own thread
+            loaded.set_exception(error)
+
+    threading.Thread(target=work, name="load", daemon=True).start()
+    while not loaded.done():
+        wait([loaded], _STOP_SECONDS)
+        _end_if_stopped(reply)
+    return loaded.result()
 
 
 def _once(notices: tuple[str, ...], notice: str) -> tuple[str, ...]:

@@ -146,6 +146,24 @@ def test_stop_keeps_what_was_written_and_closes_the_engines_stream(history, answ
     assert history.branch(conversation.id)[1].state == "stopped"
 
 
+def test_stop_is_heard_while_a_model_is_still_loading(history):
+    begun, loaded = threading.Event(), threading.Event()
+
+    def load(_model):
+        begun.set()
+        loaded.wait(30)
+        return ScriptedEngine(["a"])
+
+    found = Findings([RESULT], answers=True)
+    answers = Answers(lambda _id: history, lambda _q, _f: found, load, lambda: "balanced")
+    reply = answers.ask(history.create().id, "?")
+    assert begun.wait(10)
+    reply.stop()
+    assert reply.wait(10).state == "stopped"
+    assert not loaded.is_set()
+    loaded.set()
+
+
 def test_a_dead_worker_leaves_the_partial_text_and_a_reason_and_the_next_question_works(
     history, answers_with
 ):
