@@ -11,13 +11,13 @@ import streamlit as st
 from streamlit import config
 
 from chatbot.errors import ChatbotError, NotFoundError
-from chatbot.i18n import LANGUAGES, N_
+from chatbot.i18n import N_
 from chatbot.library.readers.kinds import FILE_TYPES
 from chatbot.library.store import DocumentStore
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.text import fold
-from chatbot.types import Document, DocumentState
+from chatbot.types import Document, DocumentState, Language
 from widgets import job_row
 from widgets.answer_settings import collection_name
 from widgets.words import _, language, plural, size
@@ -31,6 +31,7 @@ _STATES: dict[DocumentState, tuple[str, str, str]] = {
     "ready": (N_("Ready"), ":material/check:", "green"),
     "failed": (N_("Not readable"), ":material/error:", "red"),
 }
+_WRITTEN_IN: dict[Language, str] = {"vi": N_("in Vietnamese"), "en": N_("in English")}
 _SHOWN = {
     "all": N_("All"),
     "unread": N_("Not read yet"),
@@ -316,7 +317,7 @@ def _facts(document: Document) -> list[str]:
     if document.passages:
         facts.append(plural("{count} passage", "{count} passages", document.passages))
     if document.language:
-        facts.append(LANGUAGES[document.language])
+        facts.append(_(_WRITTEN_IN[document.language]))
     return facts
 
 

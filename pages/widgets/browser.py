@@ -64,7 +64,7 @@ export default function ({ data, parentElement }) {
   const question = () => document.querySelector(`.st-key-question-${data.question}`);
   const room = (node) => {
     const bottom = document.querySelector('[data-testid=stBottom]')?.offsetHeight ?? 0;
-    const free = main.clientHeight - bottom - node.offsetHeight - 84;
+    const free = main.clientHeight - bottom - node.offsetHeight - 94;
     document.documentElement.style.setProperty('--hearth-room', `${Math.max(free, 0)}px`);
   };
   let until = 0;
@@ -72,7 +72,7 @@ export default function ({ data, parentElement }) {
     const node = question();
     if (node) {
       room(node);
-      const top = node.getBoundingClientRect().top - main.getBoundingClientRect().top - 56;
+      const top = node.getBoundingClientRect().top - main.getBoundingClientRect().top - 66;
       if (Math.abs(top) > 4) main.scrollBy({ top, behavior: 'instant' });
     }
     if (performance.now() < until) setTimeout(settle, 60);

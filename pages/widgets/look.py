@@ -118,7 +118,8 @@ _COMPOSER = """
   white-space: nowrap; max-width: 11rem; }
 @media (max-width: 640px) {
   [class*="st-key-scope-row-"] { column-gap: 0.3rem; }
-  [class*="st-key-scope-row-"] [class*="st-key-scope-mode-"] { width: 8.4rem; min-width: 0; flex: 0 1 auto; }
+  [class*="st-key-scope-row-"] [class*="st-key-scope-mode-"] { width: 9.3rem; min-width: 0;
+    flex: 0 1 auto; }
   [class*="st-key-scope-row-"] [data-testid="stPopoverButton"] { padding: 0.1rem 0.4rem; }
   [class*="st-key-scope-row-"] [data-testid="stPopoverButton"] p { max-width: 6.2rem; }
   [class*="st-key-scope-row-"] [data-testid="stPopoverButton"] span[data-has-shortcut] > span:first-child {

@@ -183,21 +183,32 @@ def _actions(message: Message, versions: list[str], *, busy: bool) -> None:
         )
         _thumb(message, 1, ":material/thumb_up:", _("Good answer"))
         _thumb(message, -1, ":material/thumb_down:", _("Bad answer"))
-        with st.popover(
+        noting = st.session_state.get("noting") == message.id
+        st.button(
             _("Note"),
             icon=":material/edit_note:" if message.note else ":material/note_add:",
             type="tertiary",
+            key=f"{'thumbed' if message.note else 'add'}-note-{message.id}",
             help=_("Your note on this answer"),
-            key=f"thumbed-note-{message.id}" if message.note else f"note-of-{message.id}",
-        ):
-            note = st.text_area(
-                _("Your note on this answer"), value=message.note, key=f"note-{message.id}"
-            )
-            if note != message.note:
-                services().history_of(message.conversation_id).judge(message.id, note=note)
-                st.rerun()
-    if message.note:
+            on_click=st.session_state.update,
+            args=({"noting": None if noting else message.id},),
+        )
+    if noting:
+        st.text_area(
+            _("Your note on this answer"),
+            value=message.note,
+            key=f"note-{message.id}",
+            on_change=_keep_note,
+            args=(message,),
+        )
+    elif message.note:
         st.caption(f":material/sticky_note_2: {literal(message.note)}")
+
+
+def _keep_note(message: Message) -> None:
+    note = st.session_state[f"note-{message.id}"].strip()
+    services().history_of(message.conversation_id).judge(message.id, note=note)
+    st.session_state["noting"] = None
 
 
 def _thumb(message: Message, value: int, icon: str, words: str) -> None:

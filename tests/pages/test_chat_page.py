@@ -156,6 +156,15 @@ def test_an_answer_is_judged_and_the_judgement_taken_back(open_page, services, c
     assert services.history.message(answer.id).thumb == 0
 
 
+def test_a_note_is_kept_under_its_answer(open_page, services, conversation):
+    answer = services.history.branch(conversation.id)[1]
+    app = open_page(conversation=conversation.id)
+    app.button(key=f"add-note-{answer.id}").click().run()
+    app.text_area(key=f"note-{answer.id}").set_value("check with *HR*").run()
+    assert services.history.message(answer.id).note == "check with *HR*"
+    assert any(r"check with \*HR\*" in c.value for c in app.caption)
+
+
 def test_attached_files_stand_above_their_question_and_can_be_taken_out(open_page, services):
     made = services.history.create()
     services.add_documents([("notes.txt", b"Room B opens at seven.")], conversation=made.id)
