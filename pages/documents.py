@@ -544,7 +544,7 @@ def _moment(seconds_since_epoch: float) -> str:
 def _style() -> None:
     """Names of documents to the left; the uploader's own English words in the person's language."""
     limit = size(config.get_option("server.maxUploadSize") * 1_000_000)
-    kinds = _("or drop them here: PDF, Word, HTML, Markdown, text, up to {size} each")
+    kinds = _("or drop them here: PDF, Office, web, mail, text, pictures, up to {size} each")
     st.html(
         f"""
         <style>
