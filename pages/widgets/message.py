@@ -17,7 +17,7 @@ from chatbot.library.store import DocumentStore
 from chatbot.markup import harmless, literal
 from chatbot.services import services
 from chatbot.types import Document, Message
-from widgets import source
+from widgets import source, support_marks
 from widgets.clipboard import copy_button
 from widgets.words import _, decimal, language, plural, seconds
 
@@ -58,7 +58,9 @@ def body(message: Message, *, cursor: str = "") -> None:
         with st.expander(_("Thinking"), icon=":material/psychology:", expanded=False):
             st.markdown(harmless(thinking))
     if answer or cursor:
-        st.markdown(harmless(answer, numbers_of(message.sources)) + cursor)
+        marks = support_marks.hints(message)
+        st.markdown(harmless(answer, numbers_of(message.sources), marks) + cursor)
+        support_marks.summary(message)
     for notice in message.notices:
         if _(notice) != answer:
             st.caption(f":material/info: {literal(_(notice))}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatbot.chat.answer import NOT_FOUND
+from chatbot.chat.support import check
 from chatbot.types import ConversationSettings, GenerationStats, Source
 
 SOURCE = Source(1, "gone", "d", "<b>handbook</b>.docx", 3, "Chapter 2 › 2.1 Leave", "12 days", 0.8)
@@ -59,6 +60,25 @@ def test_a_stored_answer_shows_text_source_and_figures(open_page, conversation):
     assert "8.0 tokens/s" in figures
     assert "context 132 of 2048" in figures
     assert "100 tokens reused" in figures
+
+
+def test_unsupported_sentences_are_underlined_and_listed_with_their_reasons(
+    open_page, services, conversation
+):
+    text = "You get 12 days [1]. You get **99 days** [1]. ![x](http://evil.example/a.png)"
+    asked = services.history.branch(conversation.id)[0]
+    services.history.add(
+        conversation.id, asked.id, "assistant", text,
+        sources=(SOURCE,), support=check(text, (SOURCE,)), engine="llama_cpp",
+    )  # fmt: skip
+    app = open_page(conversation=conversation.id)
+    answer = next(t for t in shown(app) if "You get 12 days" in t)
+    assert " [You get **99 days**" in answer
+    assert r'](#unsupported "The number 99 is not in the cited passage\.")' in answer
+    assert not any("![x](" in t for t in shown(app))
+    assert any("2 sentences are not backed" in e.label for e in app.expander)
+    listed = next(t for t in shown(app) if ":orange[" in t)
+    assert "The number 99 is not in the cited passage" in listed
 
 
 def test_versions_switch_and_nothing_is_lost(open_page, services, conversation):
