@@ -68,6 +68,7 @@ _CHAT = """
 [data-testid="stLayoutWrapper"]:has(> [class*="st-key-bubble-"]) { max-width: 88%; }
 [class*="st-key-bubble-"] { max-width: 36rem; max-height: 16rem; overflow-y: auto; padding: 0.6rem 1rem; overflow-wrap: anywhere;
   border-radius: 1.1rem 1.1rem 0.3rem 1.1rem; background: color-mix(in srgb, #c4541f 11%, transparent); }
+.stMarkdownBadge { display: inline; }  /* so that a citation stays on the line of its last word */
 [class*="st-key-actions-"] button { padding: 0.1rem 0.3rem; min-height: 1.75rem; opacity: 0.7; }
 [class*="st-key-actions-"] button:is(:hover, :focus-visible, [aria-expanded="true"]) { opacity: 1; }
 [class*="st-key-actions-"] button:disabled { opacity: 0.3; }
