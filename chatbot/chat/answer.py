@@ -18,14 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from chatbot.chat import prompt as prompts
+from chatbot.chat.citations import keep_real_citations, numbers_of, split_thinking
 from chatbot.chat.history import History
-from chatbot.chat.support import (
-    check,
-    keep_real_citations,
-    numbers_of,
-    split_thinking,
-    support_text,
-)
 from chatbot.errors import Busy, Cancelled, ChatbotError, DiskFullError
 from chatbot.i18n import N_, translate
 from chatbot.text import language_of
@@ -458,6 +452,8 @@ def _told(error: Exception) -> ChatbotError:
 
 def _support(message: Message) -> tuple[SentenceSupport, ...]:
     """What the support check finds; an answer must never be lost because its check failed."""
+    from chatbot.chat.support import check  # its word lists cost 45 ms that starting should not pay
+
     if NOT_FOUND in message.notices:
         return ()
     try:
@@ -473,6 +469,8 @@ def _dump(error: ChatbotError) -> str:
 
 def summary(message: Message) -> dict[str, object]:
     """The answer as the command line prints it: {answer, sources, support, engine, stats}."""
+    from chatbot.chat.support import support_text
+
     return {
         "answer": message.text,
         "sources": [

@@ -1,7 +1,7 @@
 """Passages and sentences in the form in which they are compared: terms, facts, place in the structure.
 
-Terms are folded words without endings and pairs of neighbours; words that mean the same in contracts,
-laws and reports meet in one. Numbers and limiting words are left out: they are compared on their own.
+Terms are folded words without endings and pairs of neighbours. Numbers and limiting words are left out:
+they are compared on their own. A list of synonyms changed no verdict of benchmarks/support.py, so there is none.
 """
 
 from __future__ import annotations
@@ -138,21 +138,6 @@ STOP = frozenset(
         "t",
     ]
 )
-_SYNONYMS = (
-    "hoc vien|nguoi hoc", "cong ty|doanh nghiep", "cham dut|ket thuc", "tien hanh|thuc hien", "tien luong|luong",
-    "su dung|dung", "ban hanh|dua ra", "bao dam|dam bao", "thoi han|han", "thoi gian|khoang thoi gian",
-    "nop|gui", "cung cap|dua", "trach nhiem|nghia vu", "toan bo|tat ca", "co quan chuc nang|co quan co tham quyen",
-    "employee|worker|staff", "employer|company|firm", "begin|start|commence", "end|terminate|finish",
-    "get|receive|obtain", "buy|purchase|acquire", "big|large", "show|display", "use|utilize", "help|assist",
-    "need|require", "make|produce", "wage|salary|pay", "film|movie", "total|overall", "approximately|about|roughly",
-    "revenue|sale", "found|establish",
-)  # fmt: skip
-_CANONICAL = {
-    tuple(word.split()): group.split("|")[0].replace(" ", "_")
-    for group in _SYNONYMS
-    for word in group.split("|")
-}
-_LONGEST = max(len(words) for words in _CANONICAL)
 _ENDING = re.compile(r"(?:ies|ied|ing|edly|ed|es|s|ly)$")
 _MARKER = re.compile(
     r"^\s*[“\"]?(?:(?P<clause>\d{1,3})(?:[.)]\s)|(?P<point>[a-zđ])\)\s|[-•–*+]\s)", re.IGNORECASE
@@ -224,20 +209,10 @@ class Sentence:
     @cached_property
     def stems(self) -> list[str]:
         """For every token its comparable form; '' for words that say nothing by themselves."""
-        plain = [stem(w.folded, self.language) for w in self.words]
-        found = [
-            "" if w.folded in STOP or w.word[0].isdigit() else s
-            for w, s in zip(self.words, plain, strict=True)
+        return [
+            "" if w.folded in STOP or w.word[0].isdigit() else stem(w.folded, self.language)
+            for w in self.words
         ]
-        at = 0
-        while at < len(plain):
-            for size in range(min(_LONGEST, len(plain) - at), 0, -1):
-                if group := _CANONICAL.get(tuple(plain[at : at + size])):
-                    found[at : at + size] = [group] + [""] * (size - 1)
-                    at += size - 1
-                    break
-            at += 1
-        return found
 
     @cached_property
     def content(self) -> list[str]:

@@ -12,7 +12,7 @@ import uuid
 from dataclasses import asdict, replace
 from typing import Any
 
-from chatbot.chat.support import split_thinking, support_text
+from chatbot.chat.citations import split_thinking
 from chatbot.database import Database
 from chatbot.errors import ChatbotError, NotFoundError
 from chatbot.i18n import N_, translate
@@ -414,6 +414,8 @@ def _context_line(text: str, wanted: list[str]) -> str:
 
 def _unsupported_lines(message: Message, language: Language) -> list[str]:
     """The sentences that the cited passages do not back, each with its reason."""
+    from chatbot.chat.support import support_text  # late: see answer.py
+
     answer = split_thinking(message.text)[1]
     lines = [
         f"- “{answer[s.start : s.end]}” — {support_text(s, language)}"

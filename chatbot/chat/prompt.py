@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from chatbot.chat.support import split_thinking
+from chatbot.chat.citations import split_thinking
 from chatbot.errors import ContextOverflow
 from chatbot.i18n import N_
 from chatbot.text import folded_words, language_of

@@ -1,4 +1,4 @@
-"""What an answer may claim: citations that exist, thinking kept apart, sentences that are backed.
+"""What an answer may claim: sentences that are backed by what they cite.
 
 `check` holds every sentence against the passages it cites, without a model: what can be looked up
 (numbers, dates, references, names, quotations) must be there, the small words that turn a sentence
@@ -15,52 +15,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from chatbot.chat import facts
+from chatbot.chat.citations import MARKER, cited_numbers
 from chatbot.chat.evidence import STOP, Passage, Sentence
 from chatbot.chat.facts import Number
 from chatbot.chat.polarity import OPPOSITE, Cue
 from chatbot.i18n import N_, translate
 from chatbot.text import fold, has_marks, language_of, nfc, sentences
 from chatbot.types import Language, SentenceSupport, Source
-
-_MARKER = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
-_THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
-
-
-def split_thinking(text: str) -> tuple[str, str]:
-    """The model's thinking and its answer; thinking that has not ended yet counts as thinking.
-
-    Some templates open <think> in the prompt, so a lone </think> ends a thinking part too.
-    """
-    if "</think>" in text and "<think>" not in text:
-        text = "<think>" + text
-    thinking = "\n".join(part.strip() for part in _THINK.findall(text))
-    return thinking, _THINK.sub("", text).lstrip()
-
-
-def cited_numbers(text: str) -> list[int]:
-    """The numbers the answer cites as [n], in the order of their first use."""
-    numbers = [int(n) for marker in _MARKER.findall(text) for n in re.findall(r"\d+", marker)]
-    return list(dict.fromkeys(numbers))
-
-
-def keep_real_citations(text: str, known: Collection[int]) -> str:
-    """The text with every [n] that was not in the prompt removed; [1, 2] becomes [1][2]."""
-
-    def resolved(match: re.Match[str]) -> str:
-        numbers = [int(n) for n in re.findall(r"\d+", match.group(1))]
-        real = [n for n in numbers if n in known]
-        space = match.group()[: len(match.group()) - len(match.group().lstrip())]
-        return space + "".join(f"[{n}]" for n in real) if real else ""
-
-    return _MARKER.sub(resolved, text)
-
-
-def numbers_of(sources: Sequence[Source]) -> set[int]:
-    """The numbers under which these sources stood in the prompt."""
-    return {source.number for source in sources}
-
-
-# --- the support check ----------------------------------------------------------------------
 
 NUMBER = N_("The number {number} is not in the cited passage.")
 OTHER_NUMBER = N_("The cited passage has {found} here, not {number}.")
@@ -211,7 +172,7 @@ def _problem(
 def _claims(answer: str) -> Iterator[_Claim]:
     """The sentences that claim something, with the numbers they cite."""
     text = _FENCE.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), answer)
-    spoken = _DRESSING.sub(" ", _MARKER.sub(lambda m: " " * len(m.group()), text))
+    spoken = _DRESSING.sub(" ", MARKER.sub(lambda m: " " * len(m.group()), text))
     language = language_of(spoken)
     offset = 0
     before: tuple[int, ...] = ()

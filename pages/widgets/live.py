@@ -11,7 +11,7 @@ import time
 import streamlit as st
 
 from chatbot.chat.answer import Reply
-from chatbot.chat.support import split_thinking
+from chatbot.chat.citations import split_thinking
 from widgets import message
 from widgets.words import _, decimal, plural, seconds
 

@@ -8,8 +8,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from chatbot.chat.answer import NOT_FOUND
+from chatbot.chat.citations import cited_numbers, numbers_of, split_thinking
 from chatbot.chat.history import error_text
-from chatbot.chat.support import cited_numbers, numbers_of, split_thinking
 from chatbot.engines.openai import ESTIMATED
 from chatbot.errors import ChatbotError
 from chatbot.i18n import N_

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import streamlit as st
 
-from chatbot.chat.support import split_thinking, support_text
+from chatbot.chat.citations import split_thinking
+from chatbot.chat.support import support_text
 from chatbot.markup import HINT, Hint, literal
 from chatbot.types import Message
 from widgets.words import language, plural
@@ -42,6 +45,8 @@ def summary(message: Message) -> None:
     )
     with st.expander(line, icon=":material/rule:"):
         for start, end, reason in found:
-            st.markdown(
-                f"- {literal(' '.join(answer[start:end].split()))}  \n  :orange[{literal(reason)}]"
-            )
+            st.markdown(f"- {literal(_plain(answer[start:end]))}  \n  :orange[{literal(reason)}]")
+
+
+def _plain(sentence: str) -> str:
+    return " ".join(re.sub(r"[*`~]+", "", sentence).split())

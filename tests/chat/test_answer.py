@@ -106,7 +106,7 @@ def test_an_answer_outlives_a_check_that_fails(history, answers_with, monkeypatc
     def broken(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(answer, "check", broken)
+    monkeypatch.setattr("chatbot.chat.support.check", broken)
     message = answers_with(ScriptedEngine(["Đáp [1]."])).ask(history.create().id, "?").wait(10)
     assert (message.text, message.state, message.support) == ("Đáp [1].", "complete", ())
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.chat.support import cited_numbers, keep_real_citations, split_thinking
+from chatbot.chat.citations import cited_numbers, keep_real_citations, split_thinking
 
 
 @pytest.mark.parametrize(
