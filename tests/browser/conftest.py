@@ -113,8 +113,11 @@ def app(data_folder: Path) -> Iterator[RunningApp]:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[object]:
     """One browser for the session; Debian's Chromium."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(
+        timeout=20_000
+    )  # two busy cores draw a page slowly; every wait is for a condition
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     if executable is None:
         pytest.skip("no Chromium on this machine (.ci/run installs it)")

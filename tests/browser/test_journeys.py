@@ -92,16 +92,16 @@ def test_what_is_not_in_the_documents_is_said(page: Page):
 def test_regenerate_and_edit_keep_every_version(page: Page):
     ask(page, QUESTION)
     expect(answers(page)).to_have_count(1, timeout=ANSWER_SECONDS)
-    page.locator("[class*=st-key-again-] button:visible").last.click()
+    page.locator("[class*=st-key-again-] button:visible").last.press("Enter")
     expect(page.get_by_text("2/2")).to_be_visible(timeout=ANSWER_SECONDS)
-    page.get_by_role("button", name="‹").click()
+    page.get_by_role("button", name="‹").press("Enter")
     expect(page.get_by_text("1/2")).to_be_visible()
 
-    page.locator("[class*=st-key-edit-] button:visible").first.click()
+    page.locator("[class*=st-key-edit-] button:visible").first.press("Enter")
     page.get_by_role("textbox", name=vi("Your question")).fill("Học phí nộp khi nào?")
     page.get_by_role("button", name=vi("Ask again")).click()
     expect(answers(page).last).to_contain_text("Học phí", timeout=ANSWER_SECONDS, ignore_case=True)
-    page.get_by_role("button", name="‹").first.click()
+    page.get_by_role("button", name="‹").first.press("Enter")
     expect(page.get_by_text(QUESTION).last).to_be_visible()
 
 
