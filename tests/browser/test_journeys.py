@@ -31,7 +31,13 @@ def ask(page: Page, question: str) -> None:
     box = page.get_by_test_id("stChatInputTextArea")
     expect(box).to_be_enabled(timeout=ANSWER_SECONDS)
     box.fill(question)
+    expect(page.get_by_test_id("stChatInputSubmitButton")).to_be_enabled()
+    deadline = time.monotonic() + 30
     box.press("Enter")
+    # While a file is still on its way up, the input ignores Enter: press again until it is taken.
+    while box.input_value() == question and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+        box.press("Enter")
 
 
 def answers(page: Page):

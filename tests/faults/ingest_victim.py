@@ -48,7 +48,7 @@ def main(data: Path, source: Path, *, purge: bool) -> None:
     print("opened", flush=True)
     for document_id in ingest.unfinished():
         ingest.process(document_id)
-    for file in files_in(source):
+    for file in files_in(source, paths.data):
         (document,) = ingest.add([file])
         print("acknowledged", document.sha256, flush=True)
         if document.state == "waiting":
