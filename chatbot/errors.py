@@ -35,6 +35,7 @@ gives both in the person's language. Errors cross process borders as `to_dict` /
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 from chatbot.i18n import N_, figure, translate
@@ -67,6 +68,10 @@ class ChatbotError(Exception):
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form that `from_dict` turns back into the same class."""
         return {"code": self.code, "values": self.values}
+
+    def to_json(self) -> str:
+        """`to_dict` as text, as it is stored in a row."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> ChatbotError:

@@ -174,11 +174,11 @@ class Jobs:
             # Closing Hearth is not the person's cancel: the job is taken up again next time.
             return {"state": "waiting" if self._closing else "cancelled", "progress": None}
         except ChatbotError as error:
-            return {"state": "failed", "error": _dump(error)}
+            return {"state": "failed", "error": error.to_json()}
         except Exception as error:  # kept in the job's row and the log; the queue goes on
             log.exception("job %s failed", job.kind)
             wrapped = ChatbotError(f"{type(error).__name__}: {error}")
-            return {"state": "failed", "error": _dump(wrapped)}
+            return {"state": "failed", "error": wrapped.to_json()}
         return {"state": "done", "progress": 1.0, "message": message or ""}
 
     def _end(self, job_id: str, **values: Any) -> None:
@@ -226,7 +226,3 @@ def _job(row: Any) -> Job:
 def error_of(job: Job) -> ChatbotError | None:
     """Why the job failed; None when it did not."""
     return ChatbotError.from_dict(json.loads(job.error)) if job.error else None
-
-
-def _dump(error: ChatbotError) -> str:
-    return json.dumps(error.to_dict(), ensure_ascii=False)

@@ -7,7 +7,6 @@ watching for a long time, ends it early; what was written is kept either way.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -278,7 +277,7 @@ class Answers:
         except Cancelled:
             self._finish(history, reply, replace(reply.message, state="stopped"))
         except Exception as error:  # noqa: BLE001  shown on the page: an answer must never vanish
-            failed = replace(reply.message, state="failed", error=_dump(_told(error)))
+            failed = replace(reply.message, state="failed", error=_told(error).to_json())
             self._finish(history, reply, failed)
 
     def _finish(self, history: History, reply: Reply, message: Message) -> None:
@@ -290,7 +289,7 @@ class Answers:
         except Exception as error:  # noqa: BLE001  disk full or worse: the page still shows the text
             told = _told(error)
             log.warning("an answer could not be saved: %s", told.code)
-            message = replace(message, error=message.error or _dump(told))
+            message = replace(message, error=message.error or told.to_json())
         with self._lock:
             self._running.pop(message.conversation_id, None)
         reply.update(phase="done", message=message)
@@ -461,10 +460,6 @@ def _support(message: Message) -> tuple[SentenceSupport, ...]:
     except Exception as error:
         log.error("an answer could not be checked", exc_info=error)
         return ()
-
-
-def _dump(error: ChatbotError) -> str:
-    return json.dumps(error.to_dict(), ensure_ascii=False)
 
 
 def summary(message: Message) -> dict[str, object]:

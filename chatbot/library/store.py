@@ -128,7 +128,7 @@ class DocumentStore:
     ) -> Document:
         """A failed document without an original, so that the person sees what was not taken and why."""
         place = str(origin.absolute()) if origin else None
-        failure = json.dumps(error.to_dict(), ensure_ascii=False)
+        failure = error.to_json()
         document_id = self._insert(
             label(name), collection, conversation, place, "", 0, state="failed", error=failure
         )
@@ -286,7 +286,7 @@ class DocumentStore:
         """Note why the document could not be read; with `retry` it waits for the next attempt."""
         self._database.execute(
             "UPDATE documents SET state = ?, error = ? WHERE id = ?",
-            ("waiting" if retry else "failed", json.dumps(error.to_dict(), ensure_ascii=False), document_id),
+            ("waiting" if retry else "failed", error.to_json(), document_id),
         )  # fmt: skip
 
     def take_up_again(self, document_id: str) -> None:
