@@ -178,6 +178,134 @@ class _Scan:
         self._marks.append(Mark(line.start, end, rank, label, short or label))
 
 
+# --- what a text points to ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A place that a text points to; `start` and `end` are the offsets of the words that name it.
+
+    `article` is '' for "this article" (khoản 2 Điều này). Of the document pointed to, `number` is its
+    official number (100/2019/NĐ-CP) and `name` its name (Bộ luật Lao động), as far as the text tells;
+    both are '' when the text points into its own document. Numbers as written, without 'Điều', 'khoản'.
+    """
+
+    start: int
+    end: int
+    article: str
+    clause: str = ""
+    point: str = ""
+    number: str = ""
+    name: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether it points into the document it stands in."""
+        return not (self.number or self.name)
+
+
+OFFICIAL_NUMBER = r"\d{1,5}(?:/\d{4})?/[A-ZĐ][A-ZĐƯ\d]*(?:\s?[-–]\s?[A-ZĐƯ][A-ZĐƯ\d]*)*"
+"""A pattern for 100/2019/NĐ-CP, 51/2024/QH15, 333/QĐ-BTC."""
+
+_AND = r"(?:\s*[,;]\s*(?:và\s+|hoặc\s+)?|\s+(?:và|hoặc|and|or)\s+)"
+_UNTIL = rf"(?:{_AND}|\s+đến\s+)"
+_NO_COUNT = (
+    r"(?!\s*[/%]|\s+(?:ngày|tháng|năm|giờ|người|lần|tuổi|đồng|triệu|tỷ|bản|trường|loại|nhóm)\b)"
+)
+_PLACE_NUMBER = rf"\d{{1,3}}(?:\.\d{{1,3}})?[a-zđ]?\b{_NO_COUNT}"
+_LETTER = r"[a-zđ](?:\.?\d{1,2})?(?![\w)])"
+_POINTS = rf"(?:các\s+)?[Đđ]iểm\s+{_LETTER}(?:{_UNTIL}(?:điểm\s+)?{_LETTER}){{0,30}}+"
+_CLAUSES = (
+    rf"(?:các\s+)?[Kk]hoản\s+{_PLACE_NUMBER}(?:{_UNTIL}(?:khoản\s+)?{_PLACE_NUMBER}){{0,30}}+"
+)
+_ARTICLES = rf"(?:[Cc]ác\s+)?\b[Đđ]iều\s+(?:này\b|{_PLACE_NUMBER}(?:{_UNTIL}(?:[Đđ]iều\s+)?{_PLACE_NUMBER})*+)"
+_INSIDE = re.compile(rf"(?:(?P<points>{_POINTS})\s+)?(?P<clauses>{_CLAUSES})|(?P<alone>{_POINTS})")
+_PLACE = re.compile(
+    rf"(?P<inside>(?:\b(?:(?:{_POINTS}\s+)?{_CLAUSES}|{_POINTS})(?:{_AND}|\s+)){{0,12}}+)(?P<articles>{_ARTICLES})"
+)
+_KIND = (
+    r"(?:Bộ\s+luật|Luật|Pháp\s+lệnh|Nghị\s+định|Nghị\s+quyết|Thông\s+tư\s+liên\s+tịch|Thông\s+tư"
+    r"|Quyết\s+định|Chỉ\s+thị|Hiến\s+pháp|Quy\s+chế|Điều\s+lệ|Hợp\s+đồng|Quy\s+định|Phụ\s+lục)"
+)
+_NAME_ENDS = (
+    "và|hoặc|thì|được|quy|ngày|năm|số|có|là|về|của|tại|này|đã|phải|để|khi|theo|nhưng|như|đối|với"
+    "|bị|do|từ|đến|không|nêu|trên|sau|hiện|sửa|thuộc|cho|các"
+)
+_WHOSE = re.compile(
+    rf"\s*,?\s*(?:(?:của|tại|thuộc|trong)\s+)?(?:(?P<this>{_KIND}\s+này\b)|(?P<kind>{_KIND})"
+    rf"(?P<name>\s+[^\W\d_](?<=[A-ZĐÀ-Ỹ])[^\W\d_]*(?:\s+(?!(?:{_NAME_ENDS})\b)[^\W\d_]+)*)?"
+    rf"(?:\s+(?:số\s*:?\s*)?(?P<number>{OFFICIAL_NUMBER}))?)"
+)
+_JOINED = re.compile(_AND)
+_ITEMS = re.compile(
+    r"(\bđến\s+)?(?:(?<=\s)(?:khoản|[Đđ]iều|điểm)\s+)?\b(\d+(?:\.\d+)?[a-zđ]?|[a-zđ](?:\.?\d{1,2})?)\b"
+)
+_ENGLISH = re.compile(
+    r"\b(?:[Cc]lause\s+(\d{1,3})(?:\s*,|\s+of)\s+)?(?:Article|Section)\s+(\d{1,4}(?:\.\d{1,3})*[A-Z]?)\b"
+)
+_MOST_IN_A_RANGE = 30
+
+
+def references(text: str) -> tuple[Reference, ...]:
+    """Every article, clause and point that the text points to, in order; headings are not pointers.
+
+    'điểm a, b khoản 1 Điều 5' gives two; 'Điều 5 đến Điều 7' gives three. A place named before another
+    one belongs to the same document: 'Điều 3 và Điều 4 Nghị định số 100/2019/NĐ-CP'.
+    """
+    found: list[Reference] = []
+    number = name = ""
+    following = -1
+    for place in reversed([m for m in _PLACE.finditer(text) if not _is_heading(text, m)]):
+        end = place.end()
+        whose = _WHOSE.match(text, end)
+        if whose and (whose["this"] or whose["number"] or whose["name"]):
+            end = whose.end()
+            number = re.sub(r"\s|–", lambda m: "-" if m[0] == "–" else "", whose["number"] or "")
+            name = " ".join(f"{whose['kind']}{whose['name']}".split()) if whose["name"] else ""
+        elif not _JOINED.fullmatch(text, end, following):
+            number = name = ""
+        following = place.start()
+        found.extend(
+            Reference(place.start(), end, *parts, number, name) for parts in reversed(_parts(place))
+        )
+    english = () if found else (m for m in _ENGLISH.finditer(text) if not _is_heading(text, m))
+    found.extend(Reference(m.start(), m.end(), m[2], m[1] or "") for m in reversed([*english]))
+    return tuple(reversed(found))
+
+
+def _parts(place: re.Match[str]) -> list[tuple[str, str, str]]:
+    """(article, clause, point) of each thing that one place names; the clauses are the first article's."""
+    articles = _listed(place["articles"]) or [""]
+    inside: list[tuple[str, str, str]] = []
+    for match in _INSIDE.finditer(place["inside"]):
+        clauses = _listed(match["clauses"] or "") or [""]
+        letters = _listed(match["points"] or match["alone"] or "") or [""]
+        inside += [(articles[0], clauses[0], letter) for letter in letters]
+        inside += [(articles[0], clause, "") for clause in clauses[1:]]
+    return [*(inside or [(articles[0], "", "")]), *((a, "", "") for a in articles[1:])]
+
+
+def _listed(text: str) -> list[str]:
+    """'1, 2 và khoản 5 đến khoản 7' as its numbers: 1, 2, 5, 6, 7; letters the same way."""
+    found: list[str] = []
+    for until, item in _ITEMS.findall(text):
+        if until and found and found[-1].isdigit() and item.isdigit():
+            first, last = int(found[-1]) + 1, int(item)
+            found += map(str, range(first, min(last, first + _MOST_IN_A_RANGE)))
+        found.append(item)
+    return found
+
+
+def _is_heading(text: str, place: re.Match[str]) -> bool:
+    """Whether the place opens its line as 'Điều 5. Tên điều' does."""
+    start = text.rfind("\n", 0, place.start()) + 1
+    line = text[start : start + 200].split("\n", 1)[0].strip()
+    if text[start : place.start()].strip(' \t“"') or not _ARTICLE.match(line):
+        return False
+    before = text[:start].rstrip()
+    return not _goes_on(before[before.rfind("\n") + 1 :])
+
+
 def _goes_on(line: str) -> bool:
     """Whether the line's sentence is unfinished; a title in capitals is never one."""
     return bool(_UNFINISHED.search(line[-_TAIL:])) and not line.isupper()
