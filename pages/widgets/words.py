@@ -57,3 +57,9 @@ def day(moment: float) -> str:
     if days < 7:
         return _("Last 7 days")
     return time.strftime("%m/%Y", time.localtime(moment))
+
+
+def moment(seconds_since_epoch: float) -> str:
+    """A day and time as the language writes it."""
+    layout = "%d/%m/%Y %H:%M" if language() == "vi" else "%Y-%m-%d %H:%M"
+    return time.strftime(layout, time.localtime(seconds_since_epoch))
