@@ -33,6 +33,8 @@ class PageText:
 
     text: str
     number: int | None = None
+    anchors: bytes | None = None
+    """Where each word stands on the page (`library.anchors` reads it); None where pages have no picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +267,18 @@ class Message:
     note: str = ""
     support: tuple[SentenceSupport, ...] = ()
     """What the support check found in each sentence that claims something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A question and the cited passages that the person found right: by a thumb up, or by opening them."""
+
+    message_id: str
+    question: str
+    sources: tuple[Source, ...]
+    praised: bool
+    first: bool
+    """True when nothing was said before the question, so that it can be understood alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ import uuid
 from dataclasses import asdict, replace
 from typing import Any
 
-from chatbot.chat.citations import split_thinking
+from chatbot.chat.citations import cited_numbers, split_thinking
 from chatbot.database import Database
 from chatbot.errors import ChatbotError, NotFoundError
 from chatbot.i18n import N_, translate
 from chatbot.text import fold, folded_words
 from chatbot.types import (
+    Approved,
     Conversation,
     ConversationSettings,
     GenerationOptions,
@@ -217,6 +218,39 @@ class History:
                 note=message.note if note is None else note,
             )
         )
+
+    def opened(self, message_id: str, number: int) -> None:
+        """Note that the person opened the passage this answer cites as [number]."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO opened SELECT id, ?, ? FROM messages WHERE id = ?",
+            (number, time.time(), message_id),
+        )
+
+    def approved(self) -> list[Approved]:
+        """Questions whose answers got a thumb up, or of which a cited passage was opened; the latest first.
+
+        Not those in the trash, nor answers with a thumb down; a thumb counts for every passage cited.
+        """
+        clicks: dict[str, set[int]] = {}
+        for row in self._database.rows("SELECT message_id, number FROM opened"):
+            clicks.setdefault(row["message_id"], set()).add(row["number"])
+        rows = self._database.rows(
+            "SELECT a.*, q.text AS question, q.parent_id AS before FROM messages a"
+            " JOIN messages q ON q.id = a.parent_id AND q.role = 'user'"
+            " JOIN conversations c ON c.id = a.conversation_id AND c.deleted_at IS NULL"
+            " WHERE a.role = 'assistant' AND (a.thumb = 1 OR a.thumb = 0"
+            " AND EXISTS (SELECT 1 FROM opened WHERE message_id = a.id)) ORDER BY a.created_at DESC"
+        )
+        found = []
+        for row in rows:
+            message = _message(row)
+            cited = set(cited_numbers(split_thinking(message.text)[1])) if message.thumb else set()
+            right = cited or clicks.get(message.id, set())
+            sources = tuple(source for source in message.sources if source.number in right)
+            if sources:
+                question, first = row["question"], row["before"] is None
+                found.append(Approved(message.id, question, sources, bool(message.thumb), first))
+        return found
 
     # --- finding and carrying out -----------------------------------------------------------
 

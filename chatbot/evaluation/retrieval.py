@@ -14,7 +14,8 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from chatbot.database import Database
 from chatbot.errors import ChatbotError
 from chatbot.evaluation import metrics
 from chatbot.evaluation.datasets import Dataset, Question, load_dataset, without_accents
+from chatbot.evaluation.gold import Target
+from chatbot.evaluation.metrics import Difference
+from chatbot.evaluation.questions import Case
+from chatbot.evaluation.runs import Configuration, Outcome, Place
 from chatbot.library.index import Index
 from chatbot.retrieval.search import Search
 from chatbot.text import language_of, nfc
@@ -29,6 +34,8 @@ from chatbot.types import SearchMode
 
 _DEPTH = 50
 """Results asked for: ties beyond the tenth place must be seen to be counted against us."""
+
+_LOOK_SECONDS = 0.5
 
 
 def evaluate(
@@ -38,23 +45,44 @@ def evaluate(
     embedder: str | None = None,
     strip_accents: bool = False,
     limit: int | None = None,
+    compare: SearchMode | None = None,
 ) -> dict[str, Any]:
     """Hit rates, MRR, nDCG with bootstrap intervals, and latency, of a BEIR-layout folder.
 
-    `strip_accents` asks the questions as typed without marks; `limit` asks only the first so many.
+    `strip_accents` asks the questions as typed without marks; `limit` asks only the first so many;
+    `compare` asks that mode too and adds the paired differences, `mode` minus `compare`.
     Raises NotFoundError, SettingsError for the folder, and whatever stops the index.
     """
     data = load_dataset(dataset)
+    questions = data.questions[:limit]
     with prepared(data, embedder) as (search, build_seconds):
-        return {
+        rows, seconds = ask(search, questions, mode, strip_accents=strip_accents)
+        figures = {
             "dataset": data.name,
             "mode": mode,
             "embedder": embedder or "hearth-surface",
             "accents": "stripped" if strip_accents else "as written",
             "documents": len(data.documents),
-            **measure(search, data.questions[:limit], mode, strip_accents=strip_accents),
+            **metrics.summary(rows, seconds),
             "documents_per_second": round(len(data.documents) / build_seconds, 1),
         }
+        if compare:
+            others, seconds = ask(search, questions, compare, strip_accents=strip_accents)
+            figures["compared"] = {"mode": compare, **metrics.summary(others, seconds)}
+            figures["difference"] = difference_table(metrics.differences(rows, others))
+    return figures
+
+
+def difference_table(differences: Mapping[str, Difference]) -> dict[str, Any]:
+    """Paired differences as JSON: mean, interval, and whether more than chance is seen in it."""
+    return {
+        name: {
+            "mean": round(found.mean, 4),
+            "interval": [round(found.low, 4), round(found.high, 4)],
+            "certain": found.certain,
+        }
+        for name, found in differences.items()
+    }
 
 
 def measure(
@@ -65,17 +93,7 @@ def measure(
     strip_accents: bool = False,
 ) -> dict[str, Any]:
     """The figures of one search on these questions; latencies in milliseconds."""
-    rows, latencies = ask(search, questions, mode, strip_accents=strip_accents)
-    return {
-        "questions": len(rows),
-        **{name: round(value, 4) for name, value in metrics.mean_measures(rows).items()},
-        "intervals": {
-            name: [round(end, 4) for end in metrics.interval([row[name] for row in rows])]
-            for name in (rows[0] if rows else {})
-        },
-        "latency_p50_ms": round(1000 * metrics.percentile(latencies, 0.5), 2),
-        "latency_p95_ms": round(1000 * metrics.percentile(latencies, 0.95), 2),
-    }
+    return metrics.summary(*ask(search, questions, mode, strip_accents=strip_accents))
 
 
 def ask(
@@ -86,24 +104,52 @@ def ask(
     strip_accents: bool = False,
 ) -> tuple[list[dict[str, float]], list[float]]:
     """Each question's figures, and the seconds each took."""
-    rows: list[dict[str, float]] = []
-    latencies: list[float] = []
-    for question in questions:
-        text = without_accents(question.text) if strip_accents else question.text
-        started = time.perf_counter()
-        results = search.find(text, limit=_DEPTH, mode=mode).results
-        latencies.append(time.perf_counter() - started)
-        ranking = [(result.passage.document_id, result.score) for result in results]
-        ranks = metrics.gold_ranks(ranking, question.gold)
-        rows.append(metrics.measures(ranks, len(question.gold)))
-    return rows, latencies
+    outcomes = []
+    for case in cases(questions):
+        text = without_accents(case.text) if strip_accents else case.text
+        outcomes.append(asked(search, replace(case, text=text), Configuration(mode)))
+    return [o.measures() for o in outcomes], [o.seconds for o in outcomes]
+
+
+def cases(questions: Sequence[Question]) -> list[Case]:
+    """A data set's questions, ready to be asked: anywhere in a gold document is right."""
+    return [Case(q.id, q.text, tuple(map(Target, sorted(q.gold)))) for q in questions]
+
+
+def asked(
+    search: Search, case: Case, configuration: Configuration, *, named: bool = False
+) -> Outcome:
+    """Ask one question and see where its right places rank; `named` keeps the first document's name."""
+    started = time.perf_counter()
+    results = search.find(case.text, limit=_DEPTH, mode=configuration.mode).results
+    seconds = time.perf_counter() - started
+    ranking = [
+        ([t for t in case.targets if t.covers(p.document_id, p.start, p.end)], result.score)
+        for result in results
+        for p in (result.passage,)
+    ]
+    first = None
+    if results:
+        passage, name = results[0].passage, results[0].document if named else ""
+        first = Place(passage.document_id, passage.id, passage.start, name)
+    ranks = tuple(metrics.ranks_of(ranking))
+    return Outcome(case.id, case.text, len(case.targets), ranks, seconds, first)
 
 
 @contextlib.contextmanager
-def prepared(data: Dataset, embedder: str | None = None) -> Iterator[tuple[Search, float]]:
-    """A search over the corpus in a folder of its own, and the seconds that indexing took."""
+def prepared(
+    data: Dataset,
+    embedder: str | None = None,
+    *,
+    parent: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[Search, float]]:
+    """A search over the corpus in a folder of its own, and the seconds that indexing took.
+
+    `on_progress` hears of passages done and in all; what it raises ends the indexing.
+    """
     with tempfile.TemporaryDirectory(
-        prefix="hearth-evaluation-", ignore_cleanup_errors=True
+        prefix="hearth-evaluation-", dir=parent, ignore_cleanup_errors=True
     ) as folder:
         database = Database(Path(folder) / "hearth.db")
         _fill(database, data)
@@ -112,7 +158,13 @@ def prepared(data: Dataset, embedder: str | None = None) -> Iterator[tuple[Searc
             database, Path(folder) / "index", embedder or "hearth-surface", "one-passage-each"
         )
         try:
-            if not index.wait_ready(24 * 3600) or index.status().error:
+            while not index.wait_ready(_LOOK_SECONDS):
+                status = index.status()
+                if status.state in ("failed", "closed"):
+                    break
+                if on_progress:
+                    on_progress(status.done, status.total or len(data.documents))
+            if index.status().state != "ready" or index.status().error:
                 raise index.status().error or ChatbotError("the index is not ready")
             yield Search(index), time.monotonic() - started
         finally:
@@ -144,7 +196,7 @@ def _fill(database: Database, data: Dataset) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m chatbot.evaluation.retrieval DIR [--mode M] [--embedder E] [--strip-accents] [--limit N]`."""
+    """`python -m chatbot.evaluation.retrieval DIR [--mode M] [--embedder E] [--strip-accents] [--limit N] [--compare M]`."""
     import argparse
 
     parser = argparse.ArgumentParser(prog="chatbot.evaluation.retrieval")
@@ -153,6 +205,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--embedder")
     parser.add_argument("--strip-accents", action="store_true")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--compare", choices=("hybrid", "lexical", "dense"))
     parser.add_argument("--json", action="store_true", help="the only form there is")
     chosen = vars(parser.parse_args(arguments))
     del chosen["json"]
