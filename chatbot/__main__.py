@@ -2,7 +2,7 @@
 
 Beside a running Hearth it speaks to it through the loopback port; without one it is the owner for its
 duration. `--json` prints one JSON object on stdout; logs go to stderr. Exit codes: 0 done, 1 an error
-(its message on stderr), 2 wrong usage, 3 some documents were refused.
+(its message on stderr), 2 wrong usage, 3 some documents or rows were refused.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ for name, group in (
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
+Compare = Annotated[
+    SearchMode | None, typer.Option(help="Another mode, and what differs in pairs.")
+]
 
 
 @app.callback()
@@ -231,6 +234,7 @@ def evaluate_retrieval(
     embedder: Annotated[str | None, typer.Option(help="Another embedder than the default.")] = None,
     strip_accents: Annotated[bool, typer.Option(help="Ask without accents.")] = False,
     limit: Annotated[int | None, typer.Option(help="Only so many questions.")] = None,
+    compare: Compare = None,
     as_json: Json = False,
 ) -> None:
     """Measure the search on a BEIR-layout folder."""
@@ -238,10 +242,40 @@ def evaluate_retrieval(
 
     def work() -> dict[str, Any]:
         return measure(
-            dataset, mode=mode, embedder=embedder, strip_accents=strip_accents, limit=limit
+            dataset,
+            mode=mode,
+            embedder=embedder,
+            strip_accents=strip_accents,
+            limit=limit,
+            compare=compare,
         )
 
     _print(_told(work), as_json, _plain)
+
+
+@evaluate.command("questions")
+def evaluate_questions(
+    mode: SearchMode = "hybrid", compare: Compare = None, as_json: Json = False
+) -> None:
+    """Measure the search with your own questions on your own documents."""
+    _print(_run("evaluate questions", mode=mode, compare=compare), as_json, _plain)
+
+
+@evaluate.command("import")
+def evaluate_import(file: Path, as_json: Json = False) -> None:
+    """Add questions from a CSV or JSONL file: question, document, page, article, quote."""
+    result = _run("evaluate import", path=str(file.resolve()))
+    _print(result, as_json, _imported_text)
+    if result["bad"]:
+        raise typer.Exit(3)
+
+
+@evaluate.command("export")
+def evaluate_export(file: Path, as_json: Json = False) -> None:
+    """Write your questions and their right passages to a CSV file."""
+    table = _run("evaluate export")["csv"]
+    _told(lambda: {"bytes": _write(file, table)})
+    _print({"file": str(file.resolve())}, as_json, lambda r: str(r["file"]))
 
 
 # --- reaching the owner ---------------------------------------------------------------------
@@ -309,6 +343,13 @@ def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise typer.Exit(1) from None
 
 
+def _write(file: Path, text: str) -> int:
+    try:
+        return file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ChatbotError(f"{file}: {error.strerror}") from error
+
+
 def _language() -> Language:
     return preferred_language((locale.getlocale()[0] or "en").replace("_", "-"))
 
@@ -354,6 +395,11 @@ def _models_text(result: dict[str, Any]) -> str:
         f"{m['size'] / 1e9:.1f} GB  {m['path']}"
         for m in result["models"]
     )
+
+
+def _imported_text(result: dict[str, Any]) -> str:
+    lines = [f"{result['added']} added, {result['known']} already there"]
+    return "\n".join([*lines, *(f"line {row['line']}: {row['error']}" for row in result["bad"])])
 
 
 def _jobs_text(result: dict[str, Any]) -> str:

@@ -32,6 +32,9 @@ from chatbot.errors import (
     NotFoundError,
     OwnerError,
 )
+from chatbot.evaluation.quality import Live, Quality
+from chatbot.evaluation.questions import Suggestion
+from chatbot.evaluation.runs import Configuration
 from chatbot.hardware.detect import detect, installed, without
 from chatbot.hardware.monitor import Monitor
 from chatbot.i18n import N_
@@ -104,6 +107,12 @@ class Services:
         self.models = ModelStore(self.database, paths)
         self.monitor = Monitor()
         self.jobs = Jobs(self.database)
+        self.quality = Quality(
+            self.database,
+            self.store,
+            paths.temporary,
+            lambda: Live(self.search, self.index, self.settings.embedder),
+        )
         self.answers = Answers(
             self.history_of, self.find, self.engine_for, self._style, self.files_ready
         )
@@ -135,6 +144,7 @@ class Services:
         self.answers.recover(self.history)
         self.jobs.register("ingest", self._ingest_waiting)
         self.jobs.register("import_model", self._import_model)
+        self.jobs.register("evaluate", self._evaluate)
         self.jobs.start()
         self.monitor.start()
         self._forget_files()
@@ -275,12 +285,28 @@ class Services:
 
     def _forget_files(self) -> None:
         """Erase what lay in the trash for a month, and files of incognito conversations."""
-        files = [d for d in self.store.list(every=True) if d.conversation]
-        gone = [d.id for d in files if str(d.conversation).startswith(INCOGNITO)]
-        gone += [d.id for d in self.store.trash(older_than=TRASH_SECONDS)]
+        gone = self.store.attached_to(INCOGNITO) + self.store.trash_ids(older_than=TRASH_SECONDS)
         if gone:
             self.ingest.purge(*gone)
         self.database.drop_backups(older_than=TRASH_SECONDS)
+
+    # --- quality ----------------------------------------------------------------------------
+
+    def evaluate(self, configurations: Sequence[Configuration], folder: Path | None = None) -> Job:
+        """Begin to ask the person's questions, or a BEIR folder's, of each configuration."""
+        under_way = [
+            run for job in self.jobs.list(active=True) for run in job.params.get("runs", ())
+        ]
+        self.quality.runs.drop_unfinished(kept=under_way)
+        runs = self.quality.begin(configurations, folder)
+        return self.jobs.submit("evaluate", N_("Measuring the search"), {"runs": runs})
+
+    def suggested_questions(self) -> list[Suggestion]:
+        """Questions of conversations whose cited passages the person found right; never incognito ones."""
+        return self.quality.questions.suggestions(self.history.approved())
+
+    def _evaluate(self, context: JobContext) -> None:
+        self.quality.work(context.job.params["runs"], context.report)
 
     # --- models -----------------------------------------------------------------------------
 
@@ -407,7 +433,8 @@ class Services:
         self.answers.stop_all()
         self.history.purge_everything()
         self.incognito.purge_everything()
-        self.ingest.purge(*(document.id for document in self.store.list(every=True)))
+        self.quality.purge()
+        self.ingest.purge(*self.store.every_id())
         self.database.execute("DELETE FROM jobs WHERE state NOT IN ('waiting', 'running')")
         self.database.drop_backups()
         self.database.forget()

@@ -38,6 +38,9 @@ page = st.navigation(
             url_path="documents",
         ),
         st.Page("models.py", title=_("Models"), icon=":material/deployed_code:", url_path="models"),
+        st.Page(
+            "quality.py", title=_("Quality"), icon=":material/query_stats:", url_path="quality"
+        ),
         st.Page("hardware.py", title=_("This PC"), icon=":material/memory:", url_path="hardware"),
         st.Page(
             "settings.py", title=_("Settings"), icon=":material/settings:", url_path="settings"

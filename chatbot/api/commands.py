@@ -16,7 +16,10 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from chatbot.chat.answer import summary
-from chatbot.errors import ChatbotError, NotFoundError, SettingsError
+from chatbot.errors import Cancelled, ChatbotError, NotFoundError, SettingsError
+from chatbot.evaluation.exchange import export_questions, import_questions
+from chatbot.evaluation.retrieval import difference_table
+from chatbot.evaluation.runs import Configuration
 from chatbot.jobs import error_of
 from chatbot.library.store import DocumentStore
 from chatbot.services import Services
@@ -163,6 +166,47 @@ def models_remove(services: Services, id: str) -> Result:  # noqa: A002  as clie
     return {"removed": id}
 
 
+def evaluate_questions(
+    services: Services, mode: SearchMode = "hybrid", compare: SearchMode | None = None
+) -> Result:
+    """Ask the person's own questions; `compare` adds another mode's figures and the paired differences."""
+    services.wait_until_read()
+    modes = [mode, *([compare] if compare else [])]
+    job = services.jobs.wait(services.evaluate([Configuration(each) for each in modes]).id)
+    if error := error_of(job):
+        raise error
+    if job.state != "done":
+        raise Cancelled
+    first, *others = (services.quality.runs.get(each) for each in job.params["runs"])
+    result = {
+        "mode": mode,
+        "embedder": first.embedder,
+        "lost": len(services.quality.questions.cases()[1]),
+        **first.figures,
+    }
+    for other in others:
+        compared = services.quality.runs.compare(first.id, other.id)
+        result["compared"] = {"mode": compare, **other.figures}
+        result["difference"] = difference_table(compared.differences)
+    return result
+
+
+def evaluate_import(services: Services, path: str) -> Result:
+    """Add the questions of a CSV or JSONL file, and say which rows cannot be used."""
+    file = Path(path)
+    if not file.is_file():
+        raise NotFoundError(path)
+    services.wait_until_read()
+    found = import_questions(services.quality.questions, services.store, file.read_bytes())
+    bad = [{"line": row.line, "error": row.text("en")} for row in found.bad]
+    return {"added": found.added, "known": found.known, "bad": bad}
+
+
+def evaluate_export(services: Services) -> Result:
+    """The person's questions as CSV text."""
+    return {"csv": export_questions(services.quality.questions, services.store)}
+
+
 def jobs_list(services: Services) -> Result:
     """Long work, the latest first."""
     return {"jobs": [asdict(j) for j in services.jobs.list()]}
@@ -187,6 +231,9 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "models load": models_load,
     "models unload": models_unload,
     "models remove": models_remove,
+    "evaluate questions": evaluate_questions,
+    "evaluate import": evaluate_import,
+    "evaluate export": evaluate_export,
     "jobs list": jobs_list,
     "jobs cancel": jobs_cancel,
 }
