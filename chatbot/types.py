@@ -62,6 +62,45 @@ class ReadDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """Something a document says of itself, and the words that say so: offsets in the document's text.
+
+    Dates are ISO ('2024-07-30').
+    """
+
+    value: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Another document that this one changes, ends or contains, by its official number."""
+
+    kind: Literal["amends", "replaces", "repeals", "consolidates"]
+    number: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """What an official document says of itself; None where it does not say so clearly.
+
+    `kind` is the document's kind as its heading names it ('Thông tư'), `expires` the last day in force.
+    """
+
+    number: Fact | None = None
+    kind: Fact | None = None
+    body: Fact | None = None
+    title: Fact | None = None
+    issued: Fact | None = None
+    effective: Fact | None = None
+    expires: Fact | None = None
+    relations: tuple[Relation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One stored document; `warning` and `error` are messages for people, or None."""
 
@@ -86,6 +125,7 @@ class Document:
     """The error as `ChatbotError.to_dict` gave it, so that it can be told in the person's language."""
     deleted_at: float | None = None
     """Set while it lies in the trash."""
+    validity: Validity = Validity()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +155,14 @@ class SearchFilter:
     conversation: str | None = None
     nothing: bool = False
     """True when the person chose to search nothing but the conversation's own files."""
+    media_types: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    """Kinds of official documents, such as 'Thông tư'."""
+    issued_from: str = ""
+    issued_to: str = ""
+    """ISO dates, both inclusive; documents that do not say when they were issued do not pass."""
+    in_force_on: str = ""
+    """An ISO date: only documents that by their own words, and the library's, were in force that day."""
 
 
 @dataclass(frozen=True, slots=True)
