@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chatbot.errors import DatabaseError, DiskFullError
+from chatbot.text import fold
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -33,6 +34,7 @@ class Database:
                 file, check_same_thread=False, isolation_level=None, timeout=5
             )
             self._connection.row_factory = sqlite3.Row
+            self._connection.create_function("fold", 1, fold, deterministic=True)
             for pragma in (
                 "journal_mode=WAL",
                 "synchronous=FULL",

@@ -16,6 +16,9 @@
     │   ├── UnsupportedDocument  not a kind of file we read
     │   ├── UnreadableDocument   broken, encrypted or hostile
     │   └── EmptyDocument        nothing in it
+    ├── CollectionError          a collection cannot be made, renamed or deleted
+    ├── BrokenCollectionFile     an exported collection is damaged, cut off or not one
+    ├── FolderError              a folder cannot be linked
     ├── NotFoundError            no such document, conversation, model, job
     ├── ModelError               a model cannot be used
     │   ├── BrokenModel          the file or folder is damaged, incomplete or refused
@@ -199,6 +202,24 @@ class EmptyDocument(DocumentError):
     code = "empty_document"
     happened = N_("“{name}” is empty.")
     next_step = N_("Choose a file with text in it.")
+
+
+class FolderError(ChatbotError):
+    code = "folder"
+    happened = N_("The folder “{path}” cannot be linked: {detail}")
+    next_step = N_("Name another folder, or end the other link first.")
+
+
+class CollectionError(ChatbotError):
+    code = "collection"
+    happened = N_("The collection cannot be called “{name}”: {detail}")
+    next_step = N_("Choose another name.")
+
+
+class BrokenCollectionFile(ChatbotError):
+    code = "broken_collection_file"
+    happened = N_("“{name}” cannot be imported: {detail}")
+    next_step = N_("Export the collection again on the other PC and copy the whole file here.")
 
 
 class NotFoundError(ChatbotError):

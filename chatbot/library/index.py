@@ -36,6 +36,8 @@ _QUIET_SECONDS = 2.0
 _OPENING_SECONDS = 2.0
 """How long a question waits for an index that is just being opened."""
 _EMBED_SECONDS = 0.4
+_CROWD = 200
+"""More documents at once are nobody's to wait for."""
 _MOST_DEATHS, _DEATHS_WITHIN = 3, 600.0
 
 
@@ -232,6 +234,7 @@ class Index:
     def add(self, document_ids: Sequence[str]) -> None:
         """Make these committed documents findable; returns when they are, or when the index is down.
 
+        A crowd is followed in the background: `query` hides what is deleted at once, whatever the index holds.
         Also for documents whose name, place or passages changed. Passages without a vector get one.
         """
         self._refresh(document_ids)
@@ -280,6 +283,8 @@ class Index:
             self._asked += 1
             mine = self._asked
             self._changed.notify_all()
+            if len(document_ids) > _CROWD:
+                return
             self._changed.wait_for(
                 lambda: (
                     self._settled >= mine
@@ -344,8 +349,10 @@ class Index:
                 asked, documents = self._asked, sorted(self._pending)
             missing = 0
             if documents:
-                reply, _ = self._child.call("plan", {"documents": documents})
-                missing = reply["missing"]
+                for start in range(0, len(documents), _CROWD):  # questions pass in between
+                    part = documents[start : start + _CROWD]
+                    reply, _ = self._child.call("plan", {"documents": part})
+                    missing = reply["missing"]
             missing = self._work(max(missing, self._status.total - self._status.done))
             with self._changed:
                 if missing:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
@@ -163,13 +164,30 @@ class Ingest:
         self._tell_index(added=restored)
         return restored
 
-    def purge(self, *document_ids: str) -> None:
-        """Erase documents for good: original, text, vectors, index."""
-        gone = set(document_ids)
-        indexed = any(d.passages for d in self._store.list(every=True) if d.id in gone)
-        self._tell_index(removed=document_ids)
-        self._store.purge(*document_ids)
-        if indexed:
+    def follow(self, places: Mapping[str, Path]) -> tuple[str, ...]:
+        """Files were renamed or moved: their documents bear the new path and name, and are not read again.
+
+        Returns the ids of those documents that are still there.
+        """
+        names: dict[str, str] = {}
+        for document_id in places:
+            with suppress(NotFoundError):
+                names[document_id] = self._store.get(document_id).name
+        followed = self._store.follow(places)
+        # Of all this the index knows names only: moving a whole folder is no work for it.
+        self._tell_index(added=[d for d in followed if names.get(d) != label(places[d].name)])
+        return followed
+
+    def remove_collection(self, name: str) -> tuple[str, ...]:
+        """Take a collection away and its documents to the trash; returns their ids, to be restored."""
+        removed = self._store.remove_collection(name)
+        self._tell_index(removed=removed)
+        return removed
+
+    def purge(self, *document_ids: str, on_progress: OnProgress | None = None) -> None:
+        """Erase documents for good: original, text, vectors, index; `on_progress` gets 0..1."""
+        if self._store.purge(*document_ids, on_progress=on_progress):
+            self._tell_index(removed=document_ids)
             self._index.rebuild()  # an index only marks removed words; they must leave the disk too
 
     def _add_one(
@@ -222,13 +240,15 @@ class Ingest:
             log.warning("no room even to note that there is no room")
 
 
-def files_in(folder: Path, own: Path) -> Iterator[Path]:
+def files_in(
+    folder: Path, own: Path, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
     """The files of a folder and its subfolders by name; hidden and system files are left out.
 
     So is what Hearth itself keeps in its data folder `own`, all but the samples: nobody means to add
-    the copies of documents that are already there.
+    the copies of documents that are already there. `on_error` hears of folders that cannot be listed.
     """
-    for place, folders, names in os.walk(folder.resolve()):
+    for place, folders, names in os.walk(folder.resolve(), onerror=on_error):
         if Path(place) == own:
             folders[:] = [f for f in folders if f == SAMPLES.name and own / f == SAMPLES]
             continue

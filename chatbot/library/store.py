@@ -18,16 +18,17 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from chatbot.database import Database
-from chatbot.errors import ChatbotError, DiskFullError, NotFoundError
+from chatbot.errors import ChatbotError, CollectionError, DiskFullError, NotFoundError
 from chatbot.failpoints import failpoint
-from chatbot.i18n import translate
+from chatbot.i18n import N_, translate
+from chatbot.library.listing import Listing
 from chatbot.library.readers import Reading
 from chatbot.settings import Paths, sync
 from chatbot.text import nfc
@@ -40,6 +41,7 @@ SPARE_BYTES = 500_000_000
 """What must stay free on the disk after an addition."""
 
 MARGIN = 1.1
+NAME_TAKEN = N_("there is one of that name, or it is no name")
 _COPY_BYTES = 1 << 20
 _BATCH = 500
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -55,6 +57,15 @@ class Collection:
     name: str
     documents: int
     passages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many documents the library has, and how many of them are ready or still unread."""
+
+    documents: int
+    ready: int
+    unread: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +185,16 @@ class DocumentStore:
         if row["state"] == "failed":
             self.take_up_again(row["id"])
         superseded: tuple[str, ...] = ()
-        if origin and origin != row["origin"]:
-            # The file at that path now has content stored under another document.
+        if origin:
+            # What else bears that path is out of date, but for a version that answers until this one is ready.
             stale = self._database.rows(
-                f"SELECT id FROM documents WHERE origin = ? AND id <> ? AND {_SAME_PLACE}",
-                (origin, row["id"], collection, conversation),
+                f"SELECT id FROM documents WHERE origin = ? AND id <> ? AND {_SAME_PLACE}"
+                " AND (? OR added_at > ?)",
+                (
+                    *(origin, row["id"], collection, conversation),
+                    origin != row["origin"] or row["state"] == "ready",
+                    row["added_at"],
+                ),
             )
             superseded = tuple(r["id"] for r in stale)
         return Kept(self.get(row["id"]), new=False, superseded=superseded)
@@ -197,7 +213,7 @@ class DocumentStore:
         document_id = uuid.uuid4().hex
         now = time.time()
         with self._database.transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO collections VALUES (?, ?)", (collection, now))
+            _ensure_collection(connection, collection)
             # What was waiting under the same name and never became ready has nothing to answer with.
             same, values = _same_file(name, origin)
             connection.execute(
@@ -296,6 +312,22 @@ class DocumentStore:
             (document_id,),
         )
 
+    def follow(self, places: Mapping[str, Path]) -> tuple[str, ...]:
+        """Documents' files lie elsewhere now: origin and name change, text and vectors stay.
+
+        Returns the ids of those that are still there, the trash left out.
+        """
+        followed = []
+        with self._database.transaction() as connection:
+            for document_id, path in places.items():
+                moved = connection.execute(
+                    "UPDATE documents SET origin = ?, name = ? WHERE id = ? AND deleted_at IS NULL",
+                    (str(path), label(path.name), document_id),
+                )
+                if moved.rowcount:
+                    followed.append(document_id)
+        return tuple(followed)
+
     def unfinished(self) -> tuple[str, ...]:
         """Documents that wait or were interrupted: files of a conversation first, then by age."""
         rows = self._database.rows(
@@ -312,6 +344,47 @@ class DocumentStore:
         if row is None:
             raise NotFoundError(document_id)
         return _document(row)
+
+    def page(self, wanted: Listing, limit: int, offset: int = 0) -> tuple[Document, ...]:
+        """Some of the documents that the listing asks for, in its order."""
+        where, values = wanted.condition()
+        rows = self._database.rows(
+            f"SELECT * FROM documents WHERE {where} ORDER BY {wanted.ordering()} LIMIT ? OFFSET ?",
+            (*values, limit, offset),
+        )
+        return tuple(map(_document, rows))
+
+    def ids(self, wanted: Listing) -> tuple[str, ...]:
+        """The ids of all documents that the listing asks for, in no particular order."""
+        where, values = wanted.condition()
+        rows = self._database.rows(f"SELECT id FROM documents WHERE {where}", values)
+        return tuple(r["id"] for r in rows)
+
+    def count(self, wanted: Listing) -> int:
+        """How many documents the listing asks for."""
+        where, values = wanted.condition()
+        return int(
+            self._database.rows(f"SELECT count(*) FROM documents WHERE {where}", values)[0][0]
+        )
+
+    def tally(self, collection: str | None = None) -> Tally:
+        """How far the library is, or one collection of it."""
+        where, values = Listing(collection=collection).condition()
+        row = self._database.rows(
+            "SELECT count(*), coalesce(sum(state = 'ready'), 0),"
+            f" coalesce(sum(state IN ('waiting', 'reading')), 0) FROM documents WHERE {where}",
+            values,
+        )[0]
+        return Tally(*row)
+
+    def named(self, document_ids: Sequence[str]) -> dict[str, str]:
+        """The names of those documents that are not in the trash."""
+        rows = self._database.rows(
+            "SELECT id, name FROM documents WHERE deleted_at IS NULL"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(document_ids)),),
+        )
+        return {r["id"]: r["name"] for r in rows}
 
     def file(self, document_id: str) -> Path:
         """The original's path in the store. Raises NotFoundError."""
@@ -374,21 +447,70 @@ class DocumentStore:
             "SELECT name, count(id) AS documents, coalesce(sum(passages), 0) AS passages FROM collections"
             " LEFT JOIN (SELECT id, collection, passages FROM documents"
             "            WHERE deleted_at IS NULL AND conversation IS NULL) ON collection = name"
-            " GROUP BY name ORDER BY name"
+            " WHERE name NOT IN (SELECT name FROM removed_collections) GROUP BY name ORDER BY name"
         )
         return tuple(Collection(r["name"], r["documents"], r["passages"]) for r in rows)
 
-    def add_collection(self, name: str) -> None:
-        """Make an empty collection; nothing happens when it exists."""
-        self._database.execute(
-            "INSERT OR IGNORE INTO collections VALUES (?, ?)", (label(name), time.time())
-        )
+    def add_collection(self, name: str) -> str:
+        """Make an empty collection of that name, as people will see it; nothing happens when it exists."""
+        name = label(name)
+        with self._database.transaction() as connection:
+            _ensure_collection(connection, name)
+        return name
 
-    def remove_collection(self, name: str) -> None:
-        """Forget the name of an empty collection. Raises NotFoundError while documents are in it."""
-        if self._database.row("SELECT 1 FROM documents WHERE collection = ?", (name,)):
-            raise NotFoundError(name)
-        self._database.execute("DELETE FROM collections WHERE name = ?", (name,))
+    def rename_collection(self, old: str, new: str) -> str:
+        """Give a collection another name. Raises CollectionError when that is taken or not a name."""
+        new = label(new)
+        if new == old:
+            return new
+        if new == "?" or new in {c.name for c in self.collections()}:
+            raise CollectionError(NAME_TAKEN, name=new)
+        with self._database.transaction() as connection:
+            _ensure_collection(connection, new)
+            for table in ("documents", "linked_folders"):
+                connection.execute(
+                    f"UPDATE {table} SET collection = ? WHERE collection = ?", (new, old)
+                )
+            connection.execute("DELETE FROM collections WHERE name = ?", (old,))
+        return new
+
+    def remove_collection(self, name: str) -> tuple[str, ...]:
+        """Take a collection away and its documents to the trash; restoring one brings it back.
+
+        Returns the ids of the documents.
+        """
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "UPDATE documents SET deleted_at = ? WHERE collection = ? AND deleted_at IS NULL"
+                " RETURNING id",
+                (time.time(), name),
+            ).fetchall()
+            connection.execute(
+                "INSERT OR IGNORE INTO removed_collections SELECT name, ? FROM collections WHERE name = ?",
+                (time.time(), name),
+            )
+            _forget_removed_collections(connection)
+        return tuple(r["id"] for r in rows)
+
+    def move(self, document_ids: Sequence[str], collection: str) -> tuple[str, ...]:
+        """Take documents into another collection as they are: nothing is copied, read or embedded anew.
+
+        Returns the ids of those that the collection holds already with the same content; they are in
+        the trash now.
+        """
+        ids, now = json.dumps(list(document_ids)), time.time()
+        chosen = "id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL AND collection <> ?"
+        with self._database.transaction() as connection:
+            _ensure_collection(connection, collection)
+            connection.execute(
+                f"UPDATE OR IGNORE documents SET collection = ? WHERE {chosen}",
+                (collection, ids, collection),
+            )
+            doubles = connection.execute(
+                f"UPDATE documents SET deleted_at = ? WHERE {chosen} RETURNING id",
+                (now, ids, collection),
+            ).fetchall()
+        return tuple(r["id"] for r in doubles)
 
     @staticmethod
     def error_text(document: Document, language: Language) -> str | None:
@@ -446,51 +568,81 @@ class DocumentStore:
 
     def remove(self, *document_ids: str) -> None:
         """Move documents to the trash; `restore` brings them back, `purge` ends them."""
-        with self._database.transaction() as connection:
-            connection.executemany(
-                "UPDATE documents SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL",
-                ((time.time(), d) for d in document_ids),
-            )
+        self._database.execute(
+            "UPDATE documents SET deleted_at = ? WHERE deleted_at IS NULL"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (time.time(), json.dumps(document_ids)),
+        )
 
     def restore(self, *document_ids: str) -> tuple[str, ...]:
         """Bring documents back from the trash; returns the ids of those that came back.
 
         One whose content was added again meanwhile stays in the trash.
         """
-        restored: list[str] = []
-        for document_id in document_ids:
-            try:
-                changed = self._database.execute(
-                    "UPDATE OR IGNORE documents SET deleted_at = NULL WHERE id = ?", (document_id,)
-                )
-            except sqlite3.IntegrityError:
-                continue
-            if changed:
-                restored.append(document_id)
-        return tuple(restored)
-
-    def purge(self, *document_ids: str) -> None:
-        """Erase documents for good: rows, text, vectors, originals, and their traces in the log."""
+        ids = json.dumps(document_ids)
         with self._database.transaction() as connection:
-            gone = [
-                row
-                for document_id in document_ids
-                for row in connection.execute(
-                    "DELETE FROM documents WHERE id = ? RETURNING sha256", (document_id,)
+            rows = connection.execute(
+                "UPDATE OR IGNORE documents SET deleted_at = NULL WHERE deleted_at IS NOT NULL"
+                " AND id IN (SELECT value FROM json_each(?)) RETURNING id",
+                (ids,),
+            ).fetchall()
+            connection.execute(
+                "DELETE FROM removed_collections WHERE name IN (SELECT collection FROM documents"
+                " WHERE deleted_at IS NULL AND id IN (SELECT value FROM json_each(?)))",
+                (ids,),
+            )
+        return tuple(r["id"] for r in rows)
+
+    def purge(self, *document_ids: str, on_progress: Callable[[float], None] | None = None) -> bool:
+        """Erase documents for good: rows, text, vectors, originals, and their traces in the log.
+
+        Returns whether any of them had passages, which an index may still hold.
+        """
+        had_passages, done = False, 0
+        for batch in _batches(document_ids):
+            with self._database.transaction() as connection:
+                gone = connection.execute(
+                    "DELETE FROM documents WHERE id IN (SELECT value FROM json_each(?))"
+                    " RETURNING sha256, passages",
+                    (json.dumps(batch),),
                 ).fetchall()
-            ]
-        failpoint("purged-rows")
-        self._drop_files(r["sha256"] for r in gone)
+                _forget_removed_collections(connection)
+            failpoint("purged-rows")
+            self._drop_files(r["sha256"] for r in gone)
+            had_passages |= any(r["passages"] for r in gone)
+            done += len(batch)
+            if on_progress:
+                on_progress(done / len(document_ids))
         failpoint("purged-files")
         self._database.forget()
+        return had_passages
 
-    def trash(self, older_than: float = 0.0) -> tuple[Document, ...]:
-        """What was removed at least that many seconds ago."""
+    def trash(self, older_than: float = 0.0, limit: int = -1) -> tuple[Document, ...]:
+        """What was removed at least that many seconds ago, what was removed last first."""
         rows = self._database.rows(
-            "SELECT * FROM documents WHERE deleted_at <= ? ORDER BY deleted_at",
-            (time.time() - older_than,),
+            "SELECT * FROM documents WHERE deleted_at <= ? ORDER BY deleted_at DESC, name LIMIT ?",
+            (time.time() - older_than, limit),
         )
         return tuple(map(_document, rows))
+
+    def trash_ids(self, older_than: float = 0.0, *, library_only: bool = False) -> tuple[str, ...]:
+        """The ids of what was removed at least that many seconds ago, files of conversations or not."""
+        only = " AND conversation IS NULL" if library_only else ""
+        rows = self._database.rows(
+            f"SELECT id FROM documents WHERE deleted_at <= ?{only}", (time.time() - older_than,)
+        )
+        return tuple(r["id"] for r in rows)
+
+    def every_id(self) -> tuple[str, ...]:
+        """The ids of all documents there are: of the library, of conversations, in the trash."""
+        return tuple(r["id"] for r in self._database.rows("SELECT id FROM documents"))
+
+    def attached_to(self, prefix: str = "") -> tuple[str, ...]:
+        """The ids of files that belong to conversations whose ids begin like that."""
+        rows = self._database.rows(
+            "SELECT id FROM documents WHERE substr(conversation, 1, ?) = ?", (len(prefix), prefix)
+        )
+        return tuple(r["id"] for r in rows)
 
     def _drop_files(self, hashes: Iterable[str]) -> None:
         for sha256 in set(hashes) - {""}:
@@ -531,6 +683,19 @@ class DocumentStore:
             values,
         )
         return [_document(r) for r in rows]
+
+
+def _ensure_collection(connection: sqlite3.Connection, name: str) -> None:
+    connection.execute("INSERT OR IGNORE INTO collections VALUES (?, ?)", (name, time.time()))
+    connection.execute("DELETE FROM removed_collections WHERE name = ?", (name,))
+
+
+def _forget_removed_collections(connection: sqlite3.Connection) -> None:
+    """Those that were deleted and whose last document is gone for good."""
+    connection.execute(
+        "DELETE FROM collections WHERE name IN (SELECT name FROM removed_collections)"
+        " AND name NOT IN (SELECT collection FROM documents)"
+    )
 
 
 def label(name: str) -> str:
