@@ -32,7 +32,7 @@ from chatbot.library.listing import Listing
 from chatbot.library.readers import Reading
 from chatbot.settings import Paths, sync
 from chatbot.text import nfc
-from chatbot.types import Document, Language, PageText, Passage
+from chatbot.types import Document, Heading, Language, PageText, Passage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -260,7 +260,8 @@ class DocumentStore:
             connection.execute("DELETE FROM pages WHERE document_id = ?", (document_id,))
             connection.execute("DELETE FROM passages WHERE document_id = ?", (document_id,))
             connection.executemany(
-                "INSERT INTO pages (document_id, ordinal, number, start, text) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO pages (document_id, ordinal, number, start, text, anchors)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 _page_rows(document_id, pages),
             )
             connection.executemany(
@@ -279,9 +280,10 @@ class DocumentStore:
                 )
             connection.execute(
                 "UPDATE documents SET state = 'ready', error = NULL, pages = ?, passages = ?, language = ?,"
-                " warning = ?, title = ?, media_type = ? WHERE id = ?",
+                " warning = ?, title = ?, media_type = ?, headings = ? WHERE id = ?",
                 (len(pages), len(drafts), reading.language, reading.document.warning,
-                 reading.document.title, reading.document.media_type, document_id),
+                 reading.document.title, reading.document.media_type,
+                 json.dumps([[h.start, h.end, h.level] for h in reading.document.headings]), document_id),
             )  # fmt: skip
             same, values = _same_file(row["name"], row["origin"])
             replaced = connection.execute(
@@ -402,6 +404,18 @@ class DocumentStore:
             "SELECT text, number FROM pages WHERE document_id = ? ORDER BY ordinal", (document_id,)
         )
         return tuple(PageText(r["text"], r["number"]) for r in rows)
+
+    def anchors(self, document_id: str) -> tuple[bytes | None, ...]:
+        """Where each page's words stand, for `library.anchors`; None for pages read by an older Hearth."""
+        rows = self._database.rows(
+            "SELECT anchors FROM pages WHERE document_id = ? ORDER BY ordinal", (document_id,)
+        )
+        return tuple(r["anchors"] for r in rows)
+
+    def headings(self, document_id: str) -> tuple[Heading, ...]:
+        """The lines that the source itself marks as headings."""
+        row = self._database.row("SELECT headings FROM documents WHERE id = ?", (document_id,))
+        return tuple(Heading(*h) for h in json.loads((row and row["headings"]) or "[]"))
 
     def passages(self, document_id: str) -> tuple[Passage, ...]:
         """All passages of the document in order; joined, they are its text."""
@@ -727,7 +741,7 @@ def _telling_full_disk() -> Iterator[None]:
 def _page_rows(document_id: str, pages: Sequence[PageText]) -> Iterator[tuple[object, ...]]:
     start = 0
     for ordinal, page in enumerate(pages):
-        yield document_id, ordinal, page.number, start, page.text
+        yield document_id, ordinal, page.number, start, page.text, page.anchors
         start += len(page.text)
 
 

@@ -17,15 +17,20 @@ _BULLETS = (
     "\uf0b7\uf0a7\uf0a8\uf0d8\uf076\uf0fc\uf02d"  # Symbol and Wingdings bullets in Word files
 )
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
+_SPACES_LIKE = "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u202f\u3000\t"
+_BREAKS_LIKE = "\u2028\u2029\u0085\u000b\u000c"
 _CHARACTERS = str.maketrans(
     {
         **_LIGATURES,
         **dict.fromkeys(_BULLETS, "•"),
         **dict.fromkeys(_INVISIBLE),
-        **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u202f\u3000\t", " "),
-        **dict.fromkeys("\u2028\u2029\u0085\u000b\u000c", "\n"),
+        **dict.fromkeys(_SPACES_LIKE, " "),
+        **dict.fromkeys(_BREAKS_LIKE, "\n"),
     }
-)  # fmt: skip
+)
+SPACES = f" \r\n{_SPACES_LIKE}{_BREAKS_LIKE}"
+WORD = re.compile(f"[^{SPACES}]+")
+"""What `clean_line` leaves apart: it cleans every word for itself and puts one space between them."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SPACES = re.compile(r" {2,}")

@@ -20,6 +20,8 @@ class Composer:
         self._parts: list[str] = []
         self._headings: list[Heading] = []
         self._length = 0
+        self.page_length = 0
+        """Characters of the page that is being filled."""
 
     def paragraph(self, text: str, level: int = 0, end: str = "\n") -> None:
         """Append a cleaned paragraph and its line break; `level` 1 to 6 makes it a heading."""
@@ -35,10 +37,11 @@ class Composer:
         if self._parts and self._parts[-1] != "\n":
             self._append("\n")
 
-    def end_page(self, number: int | None) -> None:
+    def end_page(self, number: int | None, anchors: bytes | None = None) -> None:
         """Close the page that was being filled; empty pages count too."""
-        self._pages.append(PageText("".join(self._parts), number))
+        self._pages.append(PageText("".join(self._parts), number, anchors))
         self._parts = []
+        self.page_length = 0
 
     def append(self, document: ReadDocument, below: int) -> None:
         """Everything of another document, its headings below that level, its pages without numbers."""
@@ -66,3 +69,4 @@ class Composer:
     def _append(self, text: str) -> None:
         self._parts.append(text)
         self._length += len(text)
+        self.page_length += len(text)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 
+from chatbot.library.anchors import pack
 from chatbot.library.legal import opens_item
-from chatbot.library.readers.cleaning import clean_line
+from chatbot.library.readers.cleaning import WORD, clean, clean_line
 from chatbot.library.readers.composing import Composer
 
 _HYPHENS = "\x02\ufffe\u00ad"  # what PDFium puts for a hyphen at the end of a line
@@ -22,18 +24,30 @@ _HYPHENATED = re.compile(rf"(\w{{0,60}})[{_HYPHENS}](\w{{0,60}})")
 _TAIL = 80
 _WORD_END = re.compile(r"([^\W\d_]+)-$")
 
+Place = tuple[float, float, float, float]
+"""Left, right, bottom, top in points; the origin is the lower left corner of the page as it is shown."""
+
 
 @dataclass(slots=True)
 class Line:
-    """One line as drawn; points, the origin at the page's lower left corner."""
+    """One line as drawn; its place as in Place."""
 
     text: str
     left: float
     right: float
     bottom: float
     top: float
+    places: list[Place] = field(default_factory=list)
+    """Where each of its words stands."""
     column_left: float = 0.0
     column_right: float = 0.0
+
+    def words(self) -> tuple[list[str], list[Place]]:
+        """Its words and where they stand; the whole line's place where that is not known of each."""
+        found = WORD.findall(self.text)
+        if len(self.places) == len(found):
+            return found, self.places
+        return found, [(self.left, self.right, self.bottom, self.top)] * len(found)
 
     @property
     def height(self) -> float:
@@ -42,10 +56,25 @@ class Line:
 
 @dataclass(slots=True)
 class Page:
+    """The lines of a page and its size in points; `turned` so many degrees clockwise to be read."""
+
+    width: float
     height: float
     lines: list[Line]
     has_pictures: bool
     lost: bool = False
+    turned: int = 0
+
+    def parts(self, places: Sequence[Place]) -> tuple[list[float], ...]:
+        """Lefts, tops, rights and bottoms as parts of the page as it lies in the file."""
+        width, height = max(self.width, 0.1), max(self.height, 0.1)
+        left = [place[0] / width for place in places]
+        right = [place[1] / width for place in places]
+        bottom = [1 - place[2] / height for place in places]
+        top = [1 - place[3] / height for place in places]
+        for _quarter in range(self.turned // 90):
+            left, top, right, bottom = top, [1 - p for p in right], bottom, [1 - p for p in left]
+        return left, top, right, bottom
 
 
 def remove_running_lines(pages: list[Page]) -> None:
@@ -85,7 +114,8 @@ def _pattern(text: str) -> str:
 
 
 def compose(pages: list[Page], composer: Composer) -> None:
-    """Write the pages' paragraphs; one that goes on over a page border is joined with a space."""
+    """Write the pages' paragraphs with their words' places; one that goes on over a page border is joined
+    with a space."""
     for page in pages:
         _find_columns(page.lines)
     body = _body_height(pages)
@@ -94,15 +124,22 @@ def compose(pages: list[Page], composer: Composer) -> None:
     following = dict(zip(map(id, filled), filled[1:], strict=False))
     for number, page in enumerate(pages, 1):
         paragraphs = _paragraphs(page.lines)
+        starts: list[int] = []
+        ends: list[int] = []
+        places: list[Place] = []
         for place, paragraph in enumerate(paragraphs):
-            text = _joined(paragraph, words)
+            text, spans, found = _joined(paragraph, words)
             level = _heading_level(paragraph, text, body)
             end = "\n"
             if place == len(paragraphs) - 1 and not level and id(page) in following:
                 after = following[id(page)].lines[0]
                 end = " " if _continues(paragraph[-1], after, same_page=False) else "\n"
+            first = composer.page_length
             composer.paragraph(text, level, end)
-        composer.end_page(number)
+            starts += [first + start for start, _ in spans]
+            ends += [first + end for _, end in spans]
+            places += found
+        composer.end_page(number, pack(starts, ends, page.parts(places)))
 
 
 def _find_columns(lines: list[Line]) -> None:
@@ -171,14 +208,51 @@ def _continues(line: Line, after: Line, *, same_page: bool = True) -> bool:
     return True
 
 
-def _joined(paragraph: list[Line], words: frozenset[str]) -> str:
-    text = paragraph[0].text
-    for line in paragraph[1:]:
-        hyphen = text[-1] in _HYPHENS or (
-            _WORD_END.search(text[-_TAIL:]) and line.text[0].islower()
-        )
-        text = f"{text[:-1]}\x02{line.text}" if hyphen else f"{text} {line.text}"
-    return clean_line(_HYPHENATED.sub(lambda m: _without_hyphen(m[1], m[2], words), text))
+def _joined(
+    paragraph: list[Line], words: frozenset[str]
+) -> tuple[str, list[tuple[int, int]], list[Place]]:
+    """The paragraph as one clean line, the spans of its words in it, and their places.
+
+    A word that was cut at the end of a line is two spans.
+    """
+    drawn: list[str] = []
+    places: list[Place] = []
+    cuts: dict[int, list[str]] = {}  # of a word that goes on in another line: its parts before
+    for line in paragraph:
+        found, where = line.words()
+        places += where
+        if drawn and found and _is_cut(drawn[-1], line.text):
+            before = drawn.pop()[:-1]
+            cuts.setdefault(len(drawn), []).append(before.rpartition("\x02")[2])
+            found = [f"{before}\x02{found[0]}", *found[1:]]
+        drawn += found
+    text = " ".join(drawn)
+    if any(sign in text for sign in _HYPHENS):
+        text = _HYPHENATED.sub(lambda m: _without_hyphen(m[1], m[2], words), text)
+    text = clean_line(text)
+    cleaned = text.split(" ")
+    if len(cleaned) != len(drawn):  # a word of signs that are never seen
+        return text, [], []
+    return text, list(_spans(cleaned, cuts)), places
+
+
+def _spans(words: list[str], cuts: dict[int, list[str]]) -> Iterator[tuple[int, int]]:
+    """Where the words stand in their line; of a word that was cut, each part."""
+    start = 0
+    for index, word in enumerate(words):
+        end = start + len(word)
+        for part in cuts.get(index, ()):
+            stop = min(start + len(clean(part)), end)
+            stop += word.startswith("-", stop - end + len(word)) and stop < end
+            yield start, stop
+            start = stop
+        yield start, end
+        start = end + 1
+
+
+def _is_cut(word: str, after: str) -> bool:
+    """Whether a word at a line's end goes on at the beginning of the next line."""
+    return word[-1] in _HYPHENS or bool(_WORD_END.search(word[-_TAIL:]) and after[0].islower())
 
 
 def _without_hyphen(before: str, after: str, words: frozenset[str]) -> str:

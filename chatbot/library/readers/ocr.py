@@ -126,23 +126,25 @@ class _Tesseract:
         page, sureness = self._read(picture)
         if sureness < _DOUBTFUL and (turn := _ROTATE.search(self._run(picture, "--psm", "0"))):
             # It says how far to turn clockwise; numpy turns the other way.
-            turned = np.ascontiguousarray(np.rot90(picture.pixels, -int(turn.group(1)) // 90))
+            degrees = int(turn.group(1))
+            turned = np.ascontiguousarray(np.rot90(picture.pixels, -degrees // 90))
             other, surer = self._read(Picture(turned, picture.dpi))
             if surer > sureness:
+                other.turned = degrees
                 return other
         return page
 
     def _read(self, picture: Picture) -> tuple[Page, float]:
         table = self._run(picture, "-l", "+".join(self._languages), "--psm", "3", "tsv")
-        height = picture.pixels.shape[0]
+        height, width = picture.pixels.shape
         scale = 72 / picture.dpi
         words: dict[tuple[str, ...], list[_Word]] = {}
         for row in table.decode("utf-8", "replace").splitlines():
             cells = row.split("\t")
             if len(cells) == 12 and cells[0] == "5" and cells[11].strip():
-                left, top, width, tall = (int(c) * scale for c in cells[6:10])
+                left, top, wide, tall = (int(c) * scale for c in cells[6:10])
                 bottom = height * scale - top - tall
-                word = _Word(cells[11].strip(), float(cells[10]), left, left + width, bottom, bottom + tall)  # fmt: skip
+                word = _Word(cells[11].strip(), float(cells[10]), left, left + wide, bottom, bottom + tall)  # fmt: skip
                 words.setdefault(tuple(cells[1:5]), []).append(word)
         sure = [
             line
@@ -150,7 +152,8 @@ class _Tesseract:
             if fmean(w.sureness for w in line) >= _SURE and any(map(str.isalnum, _joined(line)))
         ]
         letters = [w.sureness for line in sure for w in line for _ in w.text]
-        return Page(height * scale, _lines(sure), has_pictures=False), fmean(letters or [0.0])
+        page = Page(width * scale, height * scale, _lines(sure), has_pictures=False)
+        return page, fmean(letters or [0.0])
 
     def _run(self, picture: Picture, *options: str) -> bytes:
         height, width = picture.pixels.shape
@@ -199,7 +202,9 @@ def _lines(found: list[list[_Word]]) -> list[Line]:
         middle = (max(w.top for w in line) + min(w.bottom for w in line)) / 2
         text = _joined(line)
         left, right = min(w.left for w in line), max(w.right for w in line)
-        lines.append(Line(text, left, right, middle - height / 2, middle + height / 2))
+        bottom, top = middle - height / 2, middle + height / 2
+        places = [(w.left, w.right, bottom, top) for w in line]
+        lines.append(Line(text, left, right, bottom, top, places))
     return lines
 
 

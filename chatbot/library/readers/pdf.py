@@ -7,14 +7,17 @@ line stands on the page tells paragraphs, headings and running heads apart.
 from __future__ import annotations
 
 import ctypes
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from chatbot.errors import UnreadableDocument
 from chatbot.i18n import N_
-from chatbot.library.readers.cleaning import clean_line
+from chatbot.library.readers.cleaning import SPACES, clean_line
 from chatbot.library.readers.composing import Composer, notes
 from chatbot.library.readers.kinds import DAMAGED, NEEDS_PASSWORD
-from chatbot.library.readers.layout import Line, Page, compose, remove_running_lines
+from chatbot.library.readers.layout import Line, Page, Place, compose, remove_running_lines
 from chatbot.library.readers.legacy import NOTES, detect, modern
 from chatbot.library.readers.ocr import DPI, MAX_PIXELS, Picture, Recogniser
 from chatbot.library.readers.progress import Progress
@@ -27,6 +30,14 @@ UNDECODABLE = N_("The letters of this PDF cannot be decoded reliably; search in 
 SOME_PAGES_LOST = N_("Some pages of this PDF are damaged and were left out.")
 TOO_MANY_PAGES = N_("it has more pages than Hearth reads")
 
+_DRAWN_LINE = re.compile(r"[^\n]+")
+_INKED_WORD = re.compile(rf"[^\x00-\x20{SPACES}](?:[^{SPACES}]*[^\x00-\x20{SPACES}])?")
+_LETTER = re.compile(r"[^\W_]")
+_LETTER_OF_NOTHING = re.compile("[\ufffd\ue000-\uf8ff]")
+_NOTHING = "\0"
+_UNSEEN = re.compile("[\x00\x01\x03-\x08\x0e-\x1f\uffff\u200b-\u200f\u2060\ufeff\u202a-\u202e]")
+_WIDE = 0.5
+"""How wide a letter may seem, as a part of its line's height, before a gap is suspected behind its word."""
 _FORMAT, _PASSWORD, _SECURITY = 3, 4, 5
 _FEW_LETTERS = 150
 """A picture of a page may carry this much besides: a signature's text, the scanner's mark."""
@@ -73,22 +84,23 @@ def _read_page(document: object, number: int, recogniser: Recogniser) -> Page:
     try:
         page = document[number]  # type: ignore[index]
     except pypdfium2.PdfiumError:
-        return Page(0, [], has_pictures=False, lost=True)
+        return Page(0, 0, [], has_pictures=False, lost=True)
     try:
         textpage = page.get_textpage()
     except pypdfium2.PdfiumError:
         page.close()
-        return Page(0, [], has_pictures=False, lost=True)
+        return Page(0, 0, [], has_pictures=False, lost=True)
     try:
-        lines = _lines(textpage)
+        width, height = page.get_size()
+        lines = _lines(textpage, _shown(page))
         if not _wants_recognition(page, lines):
-            return Page(page.get_height(), lines, has_pictures=False)
+            return Page(width, height, lines, has_pictures=False)
         recognised = recogniser.page(_picture(page))
         if recognised is None:
-            return Page(page.get_height(), lines, has_pictures=not lines)
+            return Page(width, height, lines, has_pictures=not lines)
         # What PDFium found on a scan is part of the picture too, so never both.
         better = _letters(recognised.lines) > 1.5 * _letters(lines) or _strange(lines)
-        return recognised if better else Page(page.get_height(), lines, has_pictures=False)
+        return recognised if better else Page(width, height, lines, has_pictures=False)
     finally:
         textpage.close()
         page.close()
@@ -115,13 +127,13 @@ def _picture(page: object) -> Picture:
 
 
 def _letters(lines: list[Line]) -> int:
-    return sum(c.isalnum() for line in lines for c in line.text)
+    return sum(len(_LETTER.findall(line.text)) for line in lines)
 
 
 def _strange(lines: list[Line]) -> bool:
     """Whether many of the letters stand for nothing, as in fonts that do not say which is which."""
     text = "".join(line.text for line in lines)
-    return sum(c == "\ufffd" or "\ue000" <= c <= "\uf8ff" for c in text) > 0.2 * len(text)
+    return len(_LETTER_OF_NOTHING.findall(text)) > 0.2 * len(text)
 
 
 def _modernise(pages: list[Page]) -> str | None:
@@ -146,43 +158,102 @@ def _shows_picture(page: object) -> bool:
     return False
 
 
-def _lines(textpage: object) -> list[Line]:
-    from pypdfium2 import raw
+def _shown(page: object) -> Callable[[Place], Place] | None:
+    """From a place in the page's own units to one on the page as it is shown; None where they are the same.
 
-    count = raw.FPDFText_CountChars(textpage)
-    characters = [raw.FPDFText_GetUnicode(textpage, i) for i in range(count)]
+    A page may be turned, and only a part of it may be shown.
+    """
+    left, bottom, right, top = page.get_bbox()  # type: ignore[attr-defined]
+    quarter = page.get_rotation() // 90  # type: ignore[attr-defined]
+    if not quarter and not left and not bottom:
+        return None
+
+    def shown(place: Place) -> Place:
+        x1, x2, y1, y2 = place
+        if quarter == 1:
+            return y1 - bottom, y2 - bottom, right - x2, right - x1
+        if quarter == 2:
+            return right - x2, right - x1, top - y2, top - y1
+        if quarter == 3:
+            return top - y2, top - y1, x1 - left, x2 - left
+        return x1 - left, x2 - left, y1 - bottom, y2 - bottom
+
+    return shown
+
+
+def _lines(textpage: object, shown: Callable[[Place], Place] | None) -> list[Line]:
+    handle = textpage.raw  # type: ignore[attr-defined]
+    drawn = _characters(handle)
+    place_of = _places(handle)
     lines: list[Line] = []
-    start = 0
-    for end in [i for i, c in enumerate(characters) if c == 10] + [count]:
-        codes = characters[start:end]
-        inked = [start + i for i, c in enumerate(codes) if c > 32 and c != 0xA0]
-        if inked:
-            text = "".join(_character(c) for c in codes)
-            tight, first = _box(textpage, inked[-1]), _box(textpage, inked[0])
-            lines.append(
-                Line(
-                    text.strip(),
-                    left=min(first[0], tight[0]),
-                    right=max(first[1], tight[1]),
-                    bottom=min(first[2], tight[2]),
-                    top=max(first[3], tight[3]),
-                )
-            )
-        start = end + 1
+    for match in _DRAWN_LINE.finditer(drawn):
+        text = match.group().replace(_NOTHING, "").strip()
+        words = [word.span() for word in _INKED_WORD.finditer(drawn, *match.span())]
+        if not text or not words:
+            continue
+        firsts = [place_of(start) for start, _ in words]
+        places = _word_places(firsts, words, place_of)
+        line = _around(firsts[0], place_of(words[-1][1] - 1))
+        if shown:
+            places, line = list(map(shown, places)), shown(line)
+        lines.append(Line(text, *line, places=places))
     return lines
 
 
-def _character(code: int) -> str:
-    return chr(code) if 0 < code <= 0x10FFFF else ""
+def _characters(handle: object) -> str:
+    """The page's characters, one for each index of PDFium; _NOTHING for what is no character or unseen."""
+    from pypdfium2 import raw
+
+    count = raw.FPDFText_CountChars(handle)
+    buffer = (ctypes.c_ushort * (count + 1))()
+    written = raw.FPDFText_GetText(handle, 0, count, buffer)
+    text = bytes(buffer).decode("utf-16-le", "surrogatepass")[: written - 1]
+    if len(text) != count:  # it leaves some out; asked one by one they keep their index
+        codes = [raw.FPDFText_GetUnicode(handle, index) for index in range(count)]
+        text = "".join(chr(c) if c <= 0x10FFFF else _NOTHING for c in codes)
+    return _UNSEEN.sub(_NOTHING, text)
 
 
-def _box(textpage: object, index: int) -> tuple[float, float, float, float]:
-    """Left, right, bottom, top of a character's cell, the font's full height."""
+def _word_places(
+    firsts: list[Place], spans: list[tuple[int, int]], place_of: Callable[[int], Place]
+) -> list[Place]:
+    """Where words stand, from the places of their first characters: mostly up to the next word.
+
+    Asking PDFium is what costs, so the last character is asked for only where a gap follows.
+    """
+    places = []
+    afters = [*(place[0] for place in firsts[1:]), -math.inf]
+    for first, (start, end), after in zip(firsts, spans, afters, strict=True):
+        left, _, bottom, top = first
+        if 0 < after - left < _WIDE * (end - start + 1) * (top - bottom):
+            places.append((left, after, bottom, top))
+        else:
+            places.append(_around(first, place_of(end - 1)) if end > start + 1 else first)
+    return places
+
+
+def _around(one: Place, other: Place) -> Place:
+    return (
+        min(one[0], other[0]),
+        max(one[1], other[1]),
+        min(one[2], other[2]),
+        max(one[3], other[3]),
+    )
+
+
+def _places(handle: object) -> Callable[[int], Place]:
+    """The place of a character's cell, the font's full height, by its index."""
     from pypdfium2 import raw
 
     box = raw.FS_RECTF()
-    raw.FPDFText_GetLooseCharBox(textpage, index, ctypes.byref(box))
-    return box.left, box.right, min(box.bottom, box.top), max(box.bottom, box.top)
+    pointer = ctypes.byref(box)
+    cell = raw.FPDFText_GetLooseCharBox
+
+    def place_of(index: int) -> Place:
+        cell(handle, index, pointer)
+        return box.left, box.right, min(box.bottom, box.top), max(box.bottom, box.top)
+
+    return place_of
 
 
 def _warning(pages: list[Page]) -> str | None:

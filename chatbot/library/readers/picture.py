@@ -40,7 +40,7 @@ def read_picture(path: Path, name: str, progress: Progress) -> ReadDocument:
                     if number:
                         image.seek(number)
                     page = recogniser.page(_grey(image))
-                    pages.append(page or Page(0.0, [], has_pictures=True))
+                    pages.append(page or Page(0.0, 0.0, [], has_pictures=True))
                     progress(number + 1, frames, recogniser.seconds)
         except Image.DecompressionBombError as error:
             raise UnreadableDocument(TOO_BIG_INSIDE, name=name) from error

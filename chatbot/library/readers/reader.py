@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tempfile
 import threading
@@ -112,7 +113,7 @@ def to_bytes(reading: Reading) -> bytes:
     document = reading.document
     return json.dumps(
         {
-            "pages": [[p.text, p.number] for p in document.pages],
+            "pages": [[p.text, p.number, _as_text(p.anchors)] for p in document.pages],
             "title": document.title,
             "media_type": document.media_type,
             "warning": document.warning,
@@ -124,10 +125,17 @@ def to_bytes(reading: Reading) -> bytes:
     ).encode()
 
 
+def _as_text(anchors: bytes | None) -> str | None:
+    return None if anchors is None else base64.b64encode(anchors).decode()
+
+
 def _reading(blob: bytes) -> Reading:
     data = json.loads(blob)
     document = ReadDocument(
-        pages=tuple(PageText(text, number) for text, number in data["pages"]),
+        pages=tuple(
+            PageText(text, number, None if anchors is None else base64.b64decode(anchors))
+            for text, number, anchors in data["pages"]
+        ),
         title=data["title"],
         media_type=data["media_type"],
         warning=data["warning"],
