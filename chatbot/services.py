@@ -44,6 +44,7 @@ from chatbot.library.index import Index
 from chatbot.library.ingest import Ingest
 from chatbot.library.readers import Reader
 from chatbot.library.store import DocumentStore
+from chatbot.library.watch import LinkedFolders
 from chatbot.models.store import ModelStore
 from chatbot.retrieval.search import Search
 from chatbot.settings import (
@@ -103,6 +104,9 @@ class Services:
         self.incognito = History(Database(Path(":memory:")), incognito=True)
         self.store = DocumentStore(self.database, paths)
         self.reader = Reader()
+        self.folders = LinkedFolders(
+            self.database, self.store, lambda: self.ingest, self._start_ingest
+        )
         self.engines = EngineHost()
         self.models = ModelStore(self.database, paths)
         self.monitor = Monitor()
@@ -153,6 +157,8 @@ class Services:
             self.change_settings(samples_added=True)
         elif self.ingest.unfinished():
             self._start_ingest()
+        if self._address:  # the owner that one command makes would be gone before anything changes
+            self.folders.start()
         threading.Thread(target=self._unload_idle, name="idle", daemon=True).start()
 
     def page_shown(self) -> None:
@@ -186,6 +192,7 @@ class Services:
                 self.engines.close,
                 self.monitor.stop,
                 self.jobs.close,
+                self.folders.close,
                 self.index.let_go,
                 self.answers.stop_all,
             ):
@@ -434,6 +441,7 @@ class Services:
         self.history.purge_everything()
         self.incognito.purge_everything()
         self.quality.purge()
+        self.folders.forget()
         self.ingest.purge(*self.store.every_id())
         self.database.execute("DELETE FROM jobs WHERE state NOT IN ('waiting', 'running')")
         self.database.drop_backups()
