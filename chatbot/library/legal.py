@@ -204,8 +204,14 @@ class Reference:
         return not (self.number or self.name)
 
 
-OFFICIAL_NUMBER = r"\d{1,5}(?:/\d{4})?/[A-ZĐ][A-ZĐƯ\d]*(?:\s?[-–]\s?[A-ZĐƯ][A-ZĐƯ\d]*)*"
-"""A pattern for 100/2019/NĐ-CP, 51/2024/QH15, 333/QĐ-BTC."""
+OFFICIAL_NUMBER = r"(?<![\d/-])\d{1,5}(?:/\s?\d{4})?/\s?[A-ZĐ][A-Za-zĐđƯư\d]*(?:[-–](?:\s{1,3}(?=[A-ZĐ]{2}))?[A-ZĐ][A-Za-zĐđƯư\d]*)*(?![\w–-])"
+"""A pattern for 100/2019/NĐ-CP, 51/2024/QH15, 333/QĐ-BTC, also where a line broke inside."""
+
+
+def official_number(written: str) -> str:
+    """An official number as one compares it: no white space, plain hyphens."""
+    return re.sub(r"\s", "", written).replace("–", "-")
+
 
 _AND = r"(?:\s*[,;]\s*(?:và\s+|hoặc\s+)?|\s+(?:và|hoặc|and|or)\s+)"
 _UNTIL = rf"(?:{_AND}|\s+đến\s+)"
@@ -260,7 +266,7 @@ def references(text: str) -> tuple[Reference, ...]:
         whose = _WHOSE.match(text, end)
         if whose and (whose["this"] or whose["number"] or whose["name"]):
             end = whose.end()
-            number = re.sub(r"\s|–", lambda m: "-" if m[0] == "–" else "", whose["number"] or "")
+            number = official_number(whose["number"] or "")
             name = " ".join(f"{whose['kind']}{whose['name']}".split()) if whose["name"] else ""
         elif not _JOINED.fullmatch(text, end, following):
             number = name = ""
