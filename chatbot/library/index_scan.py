@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chatbot.library.validity import CONSOLIDATED
 from chatbot.types import SearchFilter
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 Condition = tuple[str, list[str]]
 
 _K1, _B = 1.2, 0.75
+
+IN_FORCE = (
+    f"coalesce(d.effective, iif(d.kind = '{CONSOLIDATED}', d.issued, NULL)) <= ?"
+    " AND (d.expires IS NULL OR d.expires >= ?)"
+    " AND NOT EXISTS (SELECT 1 FROM relations r JOIN documents a ON a.id = r.document_id"
+    " WHERE r.number = d.number AND r.kind IN ('replaces', 'repeals') AND a.effective <= ?"
+    " AND a.deleted_at IS NULL AND a.conversation IS NULL)"
+)
+"""In force on a day, by its own words and by those of the library's documents that end it."""
 _MOST_READ = 3_000
 """Passages whose words are read; of a larger library only those nearest by vector, where there are any."""
 
@@ -42,10 +52,24 @@ def allowed(wanted: SearchFilter) -> Condition:
     parts, values = ["d.conversation IS NULL"], []
     if wanted.nothing:
         parts = ["0"]
-    for column, chosen in (("d.collection", wanted.collections), ("d.id", wanted.documents)):
-        if chosen and not wanted.nothing:
-            parts.append(f"{column} IN (SELECT value FROM json_each(?))")
-            values.append(json.dumps(chosen))
+    else:
+        for column, chosen in (
+            ("d.collection", wanted.collections),
+            ("d.id", wanted.documents),
+            ("d.media_type", wanted.media_types),
+            ("d.kind", wanted.kinds),
+        ):
+            if chosen:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps(chosen))
+        for condition, day in (
+            ("d.issued >= ?", wanted.issued_from),
+            ("d.issued <= ?", wanted.issued_to),
+            (IN_FORCE, wanted.in_force_on),
+        ):
+            if day:
+                parts.append(condition)
+                values.extend([day] * condition.count("?"))
     library = " AND ".join(parts)
     if wanted.conversation is None:
         return f"d.deleted_at IS NULL AND {library}", values

@@ -464,12 +464,7 @@ def _folder_name(stamp: str) -> str:
 
 
 def _filter(values: dict[str, Any]) -> SearchFilter:
-    return SearchFilter(
-        tuple(values["collections"]),
-        tuple(values["documents"]),
-        values["conversation"],
-        values["nothing"],
-    )
+    return SearchFilter(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def main(arguments: list[str]) -> None:

@@ -22,14 +22,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from chatbot.database import Database
 from chatbot.errors import ChatbotError, CollectionError, DiskFullError, NotFoundError
 from chatbot.failpoints import failpoint
 from chatbot.i18n import N_, translate
+from chatbot.library import register
+from chatbot.library.bundle import Column, columns
 from chatbot.library.listing import Listing
 from chatbot.library.readers import Reading
+from chatbot.library.validity import validity_of
 from chatbot.settings import Paths, sync
 from chatbot.text import nfc
 from chatbot.types import Document, Heading, Language, PageText, Passage
@@ -44,6 +47,7 @@ MARGIN = 1.1
 NAME_TAKEN = N_("there is one of that name, or it is no name")
 _COPY_BYTES = 1 << 20
 _BATCH = 500
+_TABLES = ("documents", "pages", "passages")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SAME_PLACE = (
     "collection = ? AND coalesce(conversation, '') = coalesce(?, '') AND deleted_at IS NULL"
@@ -108,7 +112,7 @@ class DocumentStore:
         anew if it had failed. Raises DiskFullError with nothing stored.
         """
         origin = str(Path(source).absolute()) if isinstance(source, Path) else None
-        with _telling_full_disk():
+        with telling_full_disk():
             if isinstance(source, Path):
                 known = self._known(_hash_of(source), collection, conversation, origin)
                 if known:
@@ -227,6 +231,51 @@ class DocumentStore:
             )  # fmt: skip
         return document_id
 
+    def take_in(
+        self,
+        row: Mapping[str, Any],
+        pages: Sequence[Mapping[str, Any]],
+        passages: Sequence[Mapping[str, Any]],
+        vectors: tuple[str, np.ndarray] | None,
+        original: IO[bytes],
+    ) -> Document | None:
+        """Store a document that was read elsewhere, with its rows as they are and (stamp, vectors).
+
+        All of it or nothing; None when the collection holds its content already. The rows were checked
+        (importing.py); the id stays where it is free here. Raises NotFoundError for another original.
+        """
+        collection, sha256 = row["collection"], row["sha256"]
+        if self._known(sha256, collection, None, None):
+            return None
+        copied, size = self._copy(original)
+        if copied != sha256:
+            raise NotFoundError(sha256)
+        failpoint("stored")
+        with self._database.transaction() as connection:
+            taken = connection.execute("SELECT 1 FROM documents WHERE id = ?", (row["id"],))
+            document_id = uuid.uuid4().hex if taken.fetchone() else row["id"]
+            _ensure_collection(connection, collection)
+            counted = {"size": size, "pages": len(pages), "passages": len(passages)}
+            _insert_row(connection, "documents", {**row, "id": document_id, **counted})
+            for page in pages:
+                _insert_row(connection, "pages", {**page, "document_id": document_id})
+            ids = [f"{document_id}-{number}" for number in range(len(passages))]
+            for passage_id, passage in zip(ids, passages, strict=True):
+                values = {**passage, "id": passage_id, "document_id": document_id}
+                _insert_row(connection, "passages", values)
+            failpoint("half-taken-in")
+            if vectors is not None:
+                connection.executemany(
+                    "INSERT INTO vectors VALUES (?, ?, ?)", _vector_rows(ids, *vectors)
+                )
+        failpoint("taken-in")
+        return self.get(document_id)
+
+    def columns(self) -> dict[str, dict[str, Column]]:
+        """The columns of documents, pages and passages that mean the same on another PC."""
+        with self._database.transaction() as connection:
+            return {table: columns(connection, table) for table in _TABLES}
+
     # --- reading ----------------------------------------------------------------------------
 
     def begin(self, document_id: str) -> Document:
@@ -249,6 +298,7 @@ class DocumentStore:
         """
         drafts, pages = reading.passages, reading.document.pages
         assert vectors is None or len(vectors) == len(drafts)
+        validity = validity_of("".join(page.text for page in pages))
         characters = sum(len(p.text) for p in pages)
         self.require_room(characters * 6 + (vectors.nbytes * 2 if vectors is not None else 0))
         with self._database.transaction() as connection:
@@ -285,6 +335,7 @@ class DocumentStore:
                  reading.document.title, reading.document.media_type,
                  json.dumps([[h.start, h.end, h.level] for h in reading.document.headings]), document_id),
             )  # fmt: skip
+            register.write(connection, document_id, validity)
             same, values = _same_file(row["name"], row["origin"])
             replaced = connection.execute(
                 f"SELECT id, sha256 FROM documents WHERE {same} AND {_SAME_PLACE}"
@@ -307,11 +358,12 @@ class DocumentStore:
             ("waiting" if retry else "failed", error.to_json(), document_id),
         )  # fmt: skip
 
-    def take_up_again(self, document_id: str) -> None:
-        """Let a document be read once more; what it has stays until the new reading is ready."""
+    def take_up_again(self, *document_ids: str) -> None:
+        """Let documents be read once more; what they have stays until the new reading is ready."""
         self._database.execute(
-            "UPDATE documents SET state = 'waiting', error = NULL WHERE id = ? AND sha256 <> ''",
-            (document_id,),
+            "UPDATE documents SET state = 'waiting', error = NULL WHERE sha256 <> ''"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (json.dumps(document_ids),),
         )
 
     def follow(self, places: Mapping[str, Path]) -> tuple[str, ...]:
@@ -631,11 +683,12 @@ class DocumentStore:
         self._database.forget()
         return had_passages
 
-    def trash(self, older_than: float = 0.0, limit: int = -1) -> tuple[Document, ...]:
-        """What was removed at least that many seconds ago, what was removed last first."""
+    def trash(self, limit: int = -1) -> tuple[Document, ...]:
+        """Documents of the library that were removed, the latest first."""
         rows = self._database.rows(
-            "SELECT * FROM documents WHERE deleted_at <= ? ORDER BY deleted_at DESC, name LIMIT ?",
-            (time.time() - older_than, limit),
+            "SELECT * FROM documents WHERE deleted_at IS NOT NULL AND conversation IS NULL"
+            " ORDER BY deleted_at DESC, name LIMIT ?",
+            (limit,),
         )
         return tuple(map(_document, rows))
 
@@ -704,6 +757,12 @@ def _ensure_collection(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM removed_collections WHERE name = ?", (name,))
 
 
+def _insert_row(connection: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> None:
+    names = ", ".join(f'"{name}"' for name in values)
+    marks = ", ".join("?" * len(values))
+    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
+
+
 def _forget_removed_collections(connection: sqlite3.Connection) -> None:
     """Those that were deleted and whose last document is gone for good."""
     connection.execute(
@@ -729,7 +788,8 @@ def _hash_of(path: Path) -> str:
 
 
 @contextmanager
-def _telling_full_disk() -> Iterator[None]:
+def telling_full_disk() -> Iterator[None]:
+    """Say DiskFullError where the system says there is no room."""
     try:
         yield
     except OSError as error:
@@ -790,4 +850,5 @@ def _document(row: sqlite3.Row) -> Document:
         conversation=row["conversation"],
         failure=failure,
         deleted_at=row["deleted_at"],
+        validity=register.validity_from(row["validity"]),
     )
