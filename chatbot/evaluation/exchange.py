@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from chatbot.evaluation.gold import Target, contiguous
@@ -22,6 +22,9 @@ from chatbot.i18n import N_, translate
 from chatbot.library.store import DocumentStore
 from chatbot.text import fold, folded_words, nfc
 from chatbot.types import Document, Language
+
+SAMPLE_QUESTIONS = Path(__file__).with_name("sample_questions.csv")
+"""Questions about the sample documents, asked the way people ask."""
 
 MOST_ROWS = 5000
 _SHOWN = 80

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from chatbot.database import Database
 from chatbot.errors import NotFoundError
@@ -22,9 +21,11 @@ from chatbot.retrieval.search import Search
 _WRITTEN_EVERY = 1.0
 """Seconds between commits: a commit costs as much as several questions."""
 _LOOK_SECONDS = 0.5
+_QUESTION = 4
+"""What asking a question costs, in texts indexed."""
 
-Report = Callable[[float | None], None]
-"""Hears how far the work is (0..1); what it raises ends the work."""
+Report = Callable[[float | None, str], None]
+"""Hears how far the work is (0..1) and what it is, as a msgid; what it raises ends the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +35,6 @@ class Live:
     search: Search
     index: Index
     embedder: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where the running evaluation is: building an index of its own, or asking."""
-
-    stage: Literal["preparing", "asking"]
-    done: int
-    total: int
-    began: float
-
-    @property
-    def seconds_left(self) -> float | None:
-        """What this stage still takes at its pace so far; None before there is a pace."""
-        passed = time.monotonic() - self.began
-        if not self.done or passed < 1:
-            return None
-        return passed / self.done * (self.total - self.done)
 
 
 class Quality:
@@ -67,7 +50,6 @@ class Quality:
         """`temporary` is where a folder of test questions gets an index of its own."""
         self.questions = Questions(database, store)
         self.runs = Runs(database)
-        self.progress: Progress | None = None
         self._temporary = temporary
         self._live = live
 
@@ -89,45 +71,45 @@ class Quality:
     def work(self, run_ids: Sequence[str], report: Report) -> None:
         """Ask every question that these runs have not asked yet, then work out their figures."""
         runs = [self.runs.get(each) for each in run_ids]
-        try:
-            if runs[0].dataset == OWN:
-                while not self._ask_own(runs, report):
-                    pass  # another embedder was chosen meanwhile: from the beginning
-            else:
-                self._ask_folder(runs, report)
-        finally:
-            self.progress = None
+        if runs[0].dataset != OWN:
+            self._ask_folder(runs, report)
+        else:
+            while not self._ask_own(runs, report):
+                pass  # another embedder was chosen meanwhile: from the beginning
         for run in runs:
             self.runs.finish(run.id)
 
     def _ask_own(self, runs: Sequence[Run], report: Report) -> bool:
         """Ask the index in use; False when it was exchanged on the way."""
         live = self._live()
-        began = time.monotonic()
         while not live.index.wait_ready(_LOOK_SECONDS):
-            status = live.index.status()
-            if status.state in ("failed", "closed"):
+            if live.index.status().state in ("failed", "closed"):
                 break
-            self._tell(Progress("preparing", status.done, status.total, began), report)
-        if live.index is not self._live().index:
+            report(None, "")
+
+        def same() -> bool:
+            return self._live().index is live.index
+
+        if not same():
             return False
         found, _ = self.questions.cases()
-        stamp = live.index.stamp
-        return self._ask(
-            runs, found, live.search, stamp, report, lambda: self._live().index is live.index
-        )
+        return self._ask(runs, found, live.search, live.index.stamp, report, same)
 
     def _ask_folder(self, runs: Sequence[Run], report: Report) -> None:
         """Ask an index made for the occasion from the folder's texts."""
         data = load_dataset(Path(runs[0].dataset))
-        embedder, began = self._live().embedder, time.monotonic()
+        embedder, texts = self._live().embedder, len(data.documents)
+        share = texts / (texts + _QUESTION * len(runs) * len(data.questions))
 
         def preparing(done: int, total: int) -> None:
-            self._tell(Progress("preparing", done, total, began), report)
+            report(share * min(1.0, done / total), N_("Indexing the texts"))
 
-        preparing(0, len(data.documents))
+        def asking(done: float | None, message: str) -> None:
+            report(share + (1 - share) * (done or 0.0), message)
+
+        preparing(0, texts)
         with prepared(data, embedder, parent=self._temporary, on_progress=preparing) as (search, _):
-            self._ask(runs, cases(data.questions), search, embedder, report, lambda: True)
+            self._ask(runs, cases(data.questions), search, embedder, asking, lambda: True)
 
     def _ask(
         self,
@@ -136,26 +118,29 @@ class Quality:
         search: Search,
         embedder: str,
         report: Report,
-        still: Callable[[], bool],
+        same: Callable[[], bool],
     ) -> bool:
-        """Ask each question of each configuration in turn, so that a busy minute slows both alike."""
+        """Ask each question of each configuration in turn, so that a busy minute slows both alike.
+
+        False when `same` no longer held; what was asked then does not count.
+        """
         known = {run.id: self.runs.begin(run.id, embedder, len(questions)) for run in runs}
-        open_ = [
+        ahead = [
             (run, question)
             for place, question in enumerate(questions)
             for run in (runs if place % 2 else runs[::-1])
             if question.id not in known[run.id]
         ]
-        began = written = time.monotonic()
+        written = time.monotonic()
         waiting: list[tuple[str, Outcome]] = []
         try:
-            for done, (run, question) in enumerate(open_):
-                self._tell(Progress("asking", done, len(open_), began), report)
+            for done, (run, question) in enumerate(ahead):
+                report(done / len(ahead), N_("Asking the questions"))
                 named = run.dataset != OWN
-                waiting.append((run.id, asked(search, question, run.configuration, named=named)))
-                if not still():
-                    waiting.clear()
+                outcome = asked(search, question, run.configuration, named=named)
+                if not same():
                     return False
+                waiting.append((run.id, outcome))
                 if time.monotonic() - written > _WRITTEN_EVERY:
                     self.runs.record(waiting)
                     waiting.clear()
@@ -163,10 +148,6 @@ class Quality:
         finally:
             self.runs.record(waiting)
         return True
-
-    def _tell(self, progress: Progress, report: Report) -> None:
-        self.progress = progress
-        report(progress.done / progress.total if progress.total else None)
 
     def purge(self) -> None:
         """Erase questions and runs."""
