@@ -15,7 +15,8 @@
     ├── DocumentError            a document cannot be added
     │   ├── UnsupportedDocument  not a kind of file we read
     │   ├── UnreadableDocument   broken, encrypted or hostile
-    │   └── EmptyDocument        nothing in it
+    │   ├── EmptyDocument        nothing in it
+    │   └── UndrawablePage       a page of it cannot be shown as a picture
     ├── CollectionError          a collection cannot be made, renamed or deleted
     ├── BrokenCollectionFile     an exported collection is damaged, cut off or not one
     ├── FolderError              a folder cannot be linked
@@ -208,6 +209,14 @@ class FolderError(ChatbotError):
     code = "folder"
     happened = N_("The folder “{path}” cannot be linked: {detail}")
     next_step = N_("Name another folder, or end the other link first.")
+
+
+class UndrawablePage(DocumentError):
+    code = "undrawable_page"
+    happened = N_("Page {page} of “{name}” cannot be shown: {detail}")
+    next_step = N_(
+        "Look at the text that Hearth read, or save the original file and open it in its own program."
+    )
 
 
 class CollectionError(ChatbotError):

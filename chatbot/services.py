@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,9 +40,13 @@ from chatbot.hardware.monitor import Monitor
 from chatbot.i18n import N_
 from chatbot.jobs import JobContext, Jobs, error_of
 from chatbot.library.chunking import CHUNKER_VERSION
+from chatbot.library.exporting import export
 from chatbot.library.index import Index
 from chatbot.library.ingest import Ingest
+from chatbot.library.page_view import PageView
 from chatbot.library.readers import Reader
+from chatbot.library.register import Register
+from chatbot.library.renderer import Renderer
 from chatbot.library.store import DocumentStore
 from chatbot.library.watch import LinkedFolders
 from chatbot.models.store import ModelStore
@@ -103,7 +107,10 @@ class Services:
         self.history = History(self.database)
         self.incognito = History(Database(Path(":memory:")), incognito=True)
         self.store = DocumentStore(self.database, paths)
+        self.register = Register(self.database)
         self.reader = Reader()
+        self.renderer = Renderer()
+        self.page_view = PageView(self.store, self.renderer)
         self.folders = LinkedFolders(
             self.database, self.store, lambda: self.ingest, self._start_ingest
         )
@@ -147,9 +154,13 @@ class Services:
         """Take up unfinished work, index the samples the first time, begin to watch the PC."""
         self.answers.recover(self.history)
         self.jobs.register("ingest", self._ingest_waiting)
+        self.jobs.register("export", self._export)
+        self.jobs.register("import_documents", self._import_documents)
         self.jobs.register("import_model", self._import_model)
+        self.jobs.register("read_facts", self._read_facts)
         self.jobs.register("evaluate", self._evaluate)
         self.jobs.start()
+        self.read_facts()
         self.monitor.start()
         self._forget_files()
         if not self.settings.samples_added:
@@ -189,6 +200,7 @@ class Services:
                 self.database.close,
                 self.index.close,
                 self.reader.close,
+                self.renderer.close,
                 self.engines.close,
                 self.monitor.stop,
                 self.jobs.close,
@@ -243,6 +255,55 @@ class Services:
         if any(document.state == "waiting" for document in added):
             self._start_ingest()
         return added
+
+    def read_facts(self) -> None:
+        """Begin to read what documents say of themselves, where that was not done when they were read."""
+        if self.register.unread() and not self.jobs.list(active=True, kind="read_facts"):
+            self.jobs.submit("read_facts", N_("Reading numbers and dates of official documents"))
+
+    def _read_facts(self, context: JobContext) -> None:
+        waiting = self.register.unread()
+        for number, document_id in enumerate(waiting):
+            context.report(number / len(waiting))
+            self.register.fill(document_id)
+
+    def rename_collection(self, old: str, new: str) -> None:
+        """Give a collection another name, also where conversations are narrowed to it."""
+        name = self.store.rename_collection(old, new)
+        for history in (self.history, self.incognito):
+            for conversation in history.conversations():
+                chosen = conversation.settings.filter
+                if old in chosen.collections:
+                    names = tuple(name if one == old else one for one in chosen.collections)
+                    narrowed = replace(chosen, collections=names)
+                    history.configure(
+                        conversation.id, replace(conversation.settings, filter=narrowed)
+                    )
+
+    def export_documents(self, file: Path, collection: str | None = None) -> Job:
+        """Begin to write a collection, or all documents, into that file."""
+        params = {"file": str(file.expanduser().absolute()), "collection": collection}
+        return self.jobs.submit("export", N_("Exporting documents"), params)
+
+    def import_documents(self, file: Path, collection: str | None = None) -> Job:
+        """Begin to take in what `export_documents` wrote, here or elsewhere."""
+        params = {"file": str(file.expanduser().absolute()), "collection": collection}
+        return self.jobs.submit("import_documents", N_("Importing documents"), params)
+
+    def _export(self, context: JobContext) -> str:
+        file, collection = (context.job.params[key] for key in ("file", "collection"))
+        files = self.paths.files
+        done = export(self.paths.database, files, Path(file), collection, context.report)
+        return json.dumps(asdict(done))
+
+    def _import_documents(self, context: JobContext) -> str:
+        file, collection = (context.job.params[key] for key in ("file", "collection"))
+        done = self.ingest.take_in(Path(file), collection, context.report)
+        if self.paths.temporary in Path(file).parents:
+            shutil.rmtree(Path(file).parent, ignore_errors=True)
+        if done.unread:
+            self._start_ingest()
+        return json.dumps(asdict(done))
 
     def index_status(self) -> dict[str, Any]:
         """Where the search index stands: state, passages done and in all, and an error or None."""

@@ -81,6 +81,20 @@ class Kept:
     superseded: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class PageSpan:
+    """A page, counted from 0, as a span of the document's text; `number` is None where pages mean nothing.
+
+    `anchored` says whether it is known where its words stand on it.
+    """
+
+    ordinal: int
+    number: int | None
+    start: int
+    end: int
+    anchored: bool
+
+
 class DocumentStore:
     """All documents of one data folder; only the folder's owner may open it."""
 
@@ -457,12 +471,24 @@ class DocumentStore:
         )
         return tuple(PageText(r["text"], r["number"]) for r in rows)
 
-    def anchors(self, document_id: str) -> tuple[bytes | None, ...]:
-        """Where each page's words stand, for `library.anchors`; None for pages read by an older Hearth."""
+    def page_spans(self, document_id: str) -> tuple[PageSpan, ...]:
+        """Which part of the document's text each of its pages holds."""
         rows = self._database.rows(
-            "SELECT anchors FROM pages WHERE document_id = ? ORDER BY ordinal", (document_id,)
+            "SELECT ordinal, number, start, start + length(text) AS end, anchors IS NOT NULL AS anchored"
+            " FROM pages WHERE document_id = ? ORDER BY ordinal",
+            (document_id,),
         )
-        return tuple(r["anchors"] for r in rows)
+        return tuple(
+            PageSpan(r["ordinal"], r["number"], r["start"], r["end"], bool(r["anchored"]))
+            for r in rows
+        )
+
+    def anchors(self, document_id: str, ordinal: int) -> bytes:
+        """Where the words of that page stand, for `library.anchors`; b"" where it is not known."""
+        row = self._database.row(
+            "SELECT anchors FROM pages WHERE document_id = ? AND ordinal = ?", (document_id, ordinal)
+        )
+        return (row and row["anchors"]) or b""
 
     def headings(self, document_id: str) -> tuple[Heading, ...]:
         """The lines that the source itself marks as headings."""
