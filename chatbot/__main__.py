@@ -77,10 +77,24 @@ def search(
     collection: Collection = None,
     mode: SearchMode = "hybrid",
     limit: Annotated[int, typer.Option(min=1, max=100)] = 8,
+    type_: Annotated[
+        str | None, typer.Option("--type", help="pdf, office, text, …, or a kind such as 'Thông tư'.")
+    ] = None,
+    issued_after: Annotated[str | None, typer.Option(help="Only issued after this day.")] = None,
+    in_force_on: Annotated[str | None, typer.Option(help="Only in force on this day.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the passages that speak to a query."""
-    result = _run("search", query=query, collection=collection, mode=mode, limit=limit)
+    """Find the passages that speak to a query; days as 2024-12-31."""
+    result = _run(
+        "search",
+        query=query,
+        collection=collection,
+        mode=mode,
+        limit=limit,
+        type=type_,
+        issued_after=issued_after,
+        in_force_on=in_force_on,
+    )
     _print(result, as_json, _search_text)
 
 
@@ -122,6 +136,39 @@ def documents_add(
     _print(result, as_json, _documents_text)
     if any(row["error"] for row in result["documents"]):
         raise typer.Exit(3)
+
+
+@documents.command("watch")
+def documents_watch(
+    folder: Path,
+    collection: Annotated[str, typer.Option(help="The collection to read it into.")] = "documents",
+    as_json: Json = False,
+) -> None:
+    """Link a folder: Hearth keeps the library in step with it while it runs."""
+    result = _run("documents watch", path=str(folder.resolve()), collection=collection)
+    _print(result, as_json, _sync_text)
+
+
+@documents.command("sync")
+def documents_sync(
+    remove_missing: Annotated[
+        bool, typer.Option(help="Move the documents of files that are gone to the trash.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare every linked folder with the library now."""
+    _print(_run("documents sync", remove_missing=remove_missing), as_json, _sync_text)
+
+
+@documents.command("unwatch")
+def documents_unwatch(
+    folder: Path,
+    remove: Annotated[bool, typer.Option(help="Move its documents to the trash.")] = False,
+    as_json: Json = False,
+) -> None:
+    """End the link of a folder; its documents stay."""
+    result = _run("documents unwatch", path=str(folder.resolve()), remove=remove)
+    _print(result, as_json, lambda r: str(r["unlinked"]))
 
 
 @documents.command("list")
@@ -386,6 +433,17 @@ def _documents_text(result: dict[str, Any]) -> str:
     for row in result["documents"]:
         said = row["error"] or row["warning"] or f"{row['passages']} passages"
         lines.append(f"{row['id']}  {row['state']:8} {row['document']}  {said}")
+    return "\n".join(lines)
+
+
+def _sync_text(result: dict[str, Any]) -> str:
+    lines = [f"{f['path']}  {f['state']}  {f['files']} files" for f in result["folders"]]
+    for kind in ("added", "changed", "missing", "removed", "unreadable"):
+        lines += [f"  {kind:10} {path}" for path in result[kind]]
+    lines += [f"  renamed    {pair['from']} → {pair['to']}" for pair in result["renamed"]]
+    lines += [f"  refused    {row['error']}" for row in result["documents"] if row["error"]]
+    if result["missing"]:
+        lines.append("  (documents sync --remove-missing moves what is missing to the trash)")
     return "\n".join(lines)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from datetime import date, timedelta
 from inspect import signature
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from chatbot.chat.answer import summary
 from chatbot.errors import Cancelled, ChatbotError, NotFoundError, SettingsError
@@ -21,8 +22,12 @@ from chatbot.evaluation.exchange import export_questions, import_questions
 from chatbot.evaluation.retrieval import difference_table
 from chatbot.evaluation.runs import Configuration
 from chatbot.jobs import error_of
+from chatbot.library.links import LinkedFolder
+from chatbot.library.listing import KINDS
+from chatbot.library.register import Standing
 from chatbot.library.store import DocumentStore
 from chatbot.services import Services
+from chatbot.text import fold
 from chatbot.types import (
     Backend,
     ConversationSettings,
@@ -74,12 +79,21 @@ def search(
     collection: str | None = None,
     mode: SearchMode = "hybrid",
     limit: int = 8,
+    type: str | None = None,  # noqa: A002  as the command line names it
+    issued_after: str | None = None,
+    in_force_on: str | None = None,
 ) -> Result:
-    """The best passages for a query."""
+    """The best passages for a query, of documents of that type and those dates (ISO)."""
     if not 1 <= limit <= MOST_RESULTS:
         raise SettingsError(f"limit = {limit}")
+    wanted = replace(
+        _filter(collection),
+        **_type(services, type),
+        issued_from=_day(issued_after, 1),
+        in_force_on=_day(in_force_on),
+    )
     services.wait_until_read()
-    found = services.search.find(query, _filter(collection), limit=limit, mode=mode)
+    found = services.search.find(query, wanted, limit=limit, mode=mode)
     return {"results": [_result(r) for r in found.results]}
 
 
@@ -94,9 +108,30 @@ def documents_add(services: Services, paths: list[str], collection: str = "docum
     return {"documents": [document_row(row) for row in rows]}
 
 
+def documents_watch(services: Services, path: str, collection: str = "documents") -> Result:
+    """Link a folder, take in what is there, and wait until it is read."""
+    done = _synced(services, [services.folders.link(Path(path), collection)])
+    services.folders.look()  # and watch it from now on
+    return done
+
+
+def documents_sync(services: Services, remove_missing: bool = False) -> Result:
+    """Compare every linked folder with the library; with `remove_missing` what is gone goes to the trash."""
+    return _synced(services, services.folders.list(), remove_missing=remove_missing)
+
+
+def documents_unwatch(services: Services, path: str, remove: bool = False) -> Result:
+    """End a link; its documents stay, or go to the trash."""
+    folder = services.folders.at(Path(path))
+    removed = services.folders.unlink(folder.id, remove=remove)
+    return {"unlinked": folder.path, "removed": list(removed)}
+
+
 def documents_list(services: Services, collection: str | None = None) -> Result:
     """Every document, of one collection or all."""
-    return {"documents": [document_row(d) for d in services.store.list(collection)]}
+    documents = services.store.list(collection)
+    standing = services.register.standing([d.id for d in documents])
+    return {"documents": [{**document_row(d), **_facts(d, standing)} for d in documents]}
 
 
 def documents_remove(services: Services, id: str) -> Result:  # noqa: A002  as clients name it
@@ -222,6 +257,9 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "ask": ask,
     "search": search,
     "documents add": documents_add,
+    "documents watch": documents_watch,
+    "documents sync": documents_sync,
+    "documents unwatch": documents_unwatch,
     "documents list": documents_list,
     "documents remove": documents_remove,
     "documents check": documents_check,
@@ -256,11 +294,47 @@ def _fits(value: Any, kind: Any) -> bool:
     """Whether a value out of JSON is of that kind: a class, a list, a Literal or a union of them."""
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
-    if isinstance(kind, UnionType):
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:  # Literal | None is the latter
         return any(_fits(value, one) for one in get_args(kind))
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_fits(one, *get_args(kind)) for one in value)
     return type(value) is kind  # so that True is no int
+
+
+def _synced(
+    services: Services, folders: list[LinkedFolder], *, remove_missing: bool = False
+) -> Result:
+    """What became of these folders: paths by kind, the rows of what was taken in, how each folder stands."""
+    reports = [services.folders.sync(folder.id) for folder in folders if not folder.paused]
+    removed: list[str] = []
+    for folder in folders if remove_missing else ():
+        removed += [file.path for file in services.folders.missing(folder.id)]
+        services.folders.remove_missing(folder.id)
+    services.wait_until_read(threading.TIMEOUT_MAX)
+    ids = [document_id for report in reports for document_id in report.documents]
+    chosen = {folder.id for folder in folders}
+    return {
+        "added": [path for r in reports for path in r.added],
+        "changed": [path for r in reports for path in r.changed],
+        "renamed": [{"from": old, "to": new} for r in reports for old, new in r.renamed.items()],
+        "missing": [path for r in reports for path in r.missing if path not in set(removed)],
+        "removed": removed,
+        "unreadable": [path for r in reports for path in r.unreadable],
+        "unreachable": [report.folder for report in reports if not report.reachable],
+        "documents": [document_row(services.store.get(d)) for d in services.store.named(ids)],
+        "folders": [_folder(f) for f in services.folders.list() if f.id in chosen],
+    }
+
+
+def _folder(folder: LinkedFolder) -> Result:
+    return {
+        "path": folder.path,
+        "collection": folder.collection,
+        "state": folder.state,
+        "files": folder.files,
+        "missing": folder.missing,
+        "synced_at": folder.synced_at,
+    }
 
 
 def document_row(document: Document, language: Language = "en") -> Result:
@@ -276,6 +350,46 @@ def document_row(document: Document, language: Language = "en") -> Result:
         "error": DocumentStore.error_text(document, language),
         "warning": DocumentStore.warning_text(document, language),
     }
+
+
+def _facts(document: Document, standing: Mapping[str, Standing]) -> Result:
+    """What the document says of itself, and what else in the library changes it."""
+    said = document.validity
+    names = ("number", "kind", "body", "title", "issued", "effective", "expires")
+    facts = {name: fact.value if (fact := getattr(said, name)) else None for name in names}
+    changes = standing[document.id].changes if document.id in standing else ()
+    return {
+        **facts,
+        "relations": [{"relation": r.kind, "number": r.number} for r in said.relations],
+        "changed_by": [
+            {"relation": c.relation, "number": c.number, "document": c.document} for c in changes
+        ],
+    }
+
+
+def _type(services: Services, wanted: str | None) -> dict[str, tuple[str, ...]]:
+    """The part of a filter that a file type ('pdf') or a kind of official document ('Thông tư') means."""
+    if wanted is None:
+        return {}
+    for name, media_types in KINDS.items():
+        if name == wanted:
+            return {"media_types": media_types}
+    kinds = tuple(k for k in services.register.kinds() if fold(k) == fold(wanted))
+    if not kinds:
+        raise SettingsError(
+            f"type = {wanted[:60]} ({', '.join([*KINDS, *services.register.kinds()])})"
+        )
+    return {"kinds": kinds}
+
+
+def _day(wanted: str | None, later: int = 0) -> str:
+    """An ISO day, so many days later. Raises SettingsError."""
+    if wanted is None:
+        return ""
+    try:
+        return (date.fromisoformat(wanted) + timedelta(days=later)).isoformat()
+    except (ValueError, OverflowError) as error:
+        raise SettingsError(wanted[:60]) from error
 
 
 def _filter(collection: str | None) -> SearchFilter:

@@ -103,7 +103,10 @@ class LinkedFolders:
     # --- links ------------------------------------------------------------------------------
 
     def link(self, path: Path, collection: str = "documents") -> LinkedFolder:
-        """Keep a folder in sync from now on; linking it again changes nothing. Raises FolderError."""
+        """Keep a folder in sync from now on; `sync` or `look` takes in what is there.
+
+        Linking it again changes nothing. Raises FolderError.
+        """
         try:
             place = path.expanduser().resolve()
             is_folder = place.is_dir()
@@ -118,7 +121,6 @@ class LinkedFolders:
         folder = self._links.add(place, collection)
         if folder.collection != collection:
             raise FolderError(N_("it is linked already, to another collection"), path=str(place))
-        self.look()
         return folder
 
     def unlink(self, folder_id: str, *, remove: bool = False) -> tuple[str, ...]:

@@ -572,12 +572,14 @@ def test_changes_on_disk_are_noticed(room: Room, source: Path):
 def test_folders_linked_paused_and_resumed_while_watching(room: Room, source: Path):
     with watching(room):
         folder = room.folders.link(source)
-        until(lambda: room.state().state == "current", "the empty folder")
+        room.folders.look()
+        until(lambda: room.state().synced_at is not None, "the empty folder")
         room.folders.pause(folder.id)
         write(source / "a.txt", law(7), settled=False)
         assert room.state().state == "paused"
         other = write(source.parent / "khác" / "b.txt", law(8))
         room.folders.link(other.parent)
+        room.folders.look()
         until(lambda: [d.name for d in room.store.list()] == ["b.txt"], "the second folder")
         room.folders.resume(folder.id)
         until(lambda: len(room.store.list()) == 2, "the resumed folder")
