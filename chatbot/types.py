@@ -22,6 +22,8 @@ MessageState = Literal["writing", "complete", "stopped", "failed"]
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 Phase = Literal["queued", "adding", "searching", "loading", "reading", "writing", "done"]
 SearchMode = Literal["hybrid", "lexical", "dense"]
+RelationKind = Literal["amends", "replaces", "repeals", "consolidates"]
+"""What one official document does to another."""
 
 
 # --- documents ------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ class Fact:
 class Relation:
     """Another document that this one changes, ends or contains, by its official number."""
 
-    kind: Literal["amends", "replaces", "repeals", "consolidates"]
+    kind: RelationKind
     number: str
     start: int
     end: int
@@ -156,6 +158,7 @@ class SearchFilter:
     nothing: bool = False
     """True when the person chose to search nothing but the conversation's own files."""
     media_types: tuple[str, ...] = ()
+    """Patterns as SQL's LIKE has them, such as 'application/pdf' and '%spreadsheet%'."""
     kinds: tuple[str, ...] = ()
     """Kinds of official documents, such as 'Thông tư'."""
     issued_from: str = ""

@@ -86,9 +86,11 @@ def search(
     """The best passages for a query, of documents of that type and those dates (ISO)."""
     if not 1 <= limit <= MOST_RESULTS:
         raise SettingsError(f"limit = {limit}")
+    media_types, kinds = _type(services, type)
     wanted = replace(
         _filter(collection),
-        **_type(services, type),
+        media_types=media_types,
+        kinds=kinds,
         issued_from=_day(issued_after, 1),
         in_force_on=_day(in_force_on),
     )
@@ -367,19 +369,18 @@ def _facts(document: Document, standing: Mapping[str, Standing]) -> Result:
     }
 
 
-def _type(services: Services, wanted: str | None) -> dict[str, tuple[str, ...]]:
-    """The part of a filter that a file type ('pdf') or a kind of official document ('Thông tư') means."""
+def _type(services: Services, wanted: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The media types of a kind of file ('pdf'), or the kind of official document ('Thông tư')."""
     if wanted is None:
-        return {}
+        return (), ()
     for name, media_types in KINDS.items():
         if name == wanted:
-            return {"media_types": media_types}
-    kinds = tuple(k for k in services.register.kinds() if fold(k) == fold(wanted))
+            return media_types, ()
+    official = services.register.kinds()
+    kinds = tuple(kind for kind in official if fold(kind) == fold(wanted))
     if not kinds:
-        raise SettingsError(
-            f"type = {wanted[:60]} ({', '.join([*KINDS, *services.register.kinds()])})"
-        )
-    return {"kinds": kinds}
+        raise SettingsError(f"type = {wanted[:60]} ({', '.join([*KINDS, *official])})")
+    return (), kinds
 
 
 def _day(wanted: str | None, later: int = 0) -> str:

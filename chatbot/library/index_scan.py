@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chatbot.library.validity import CONSOLIDATED
+from chatbot.library.register import in_force
 from chatbot.types import SearchFilter
 
 if TYPE_CHECKING:
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 Condition = tuple[str, list[str]]
 
 _K1, _B = 1.2, 0.75
-
-IN_FORCE = (
-    f"coalesce(d.effective, iif(d.kind = '{CONSOLIDATED}', d.issued, NULL)) <= ?"
-    " AND (d.expires IS NULL OR d.expires >= ?)"
-    " AND NOT EXISTS (SELECT 1 FROM relations r JOIN documents a ON a.id = r.document_id"
-    " WHERE r.number = d.number AND r.kind IN ('replaces', 'repeals') AND a.effective <= ?"
-    " AND a.deleted_at IS NULL AND a.conversation IS NULL)"
-)
-"""In force on a day, by its own words and by those of the library's documents that end it."""
 _MOST_READ = 3_000
 """Passages whose words are read; of a larger library only those nearest by vector, where there are any."""
 
@@ -56,16 +47,18 @@ def allowed(wanted: SearchFilter) -> Condition:
         for column, chosen in (
             ("d.collection", wanted.collections),
             ("d.id", wanted.documents),
-            ("d.media_type", wanted.media_types),
             ("d.kind", wanted.kinds),
         ):
             if chosen:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps(chosen))
+        if wanted.media_types:
+            parts.append(f"({' OR '.join(['d.media_type LIKE ?'] * len(wanted.media_types))})")
+            values.extend(wanted.media_types)
         for condition, day in (
             ("d.issued >= ?", wanted.issued_from),
             ("d.issued <= ?", wanted.issued_to),
-            (IN_FORCE, wanted.in_force_on),
+            (in_force("d"), wanted.in_force_on),
         ):
             if day:
                 parts.append(condition)

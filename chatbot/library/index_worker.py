@@ -464,7 +464,8 @@ def _folder_name(stamp: str) -> str:
 
 
 def _filter(values: dict[str, Any]) -> SearchFilter:
-    return SearchFilter(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return SearchFilter(**fields)
 
 
 def main(arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from chatbot.library.register import in_force
 from chatbot.text import fold
 from chatbot.types import Language
 
@@ -53,11 +54,19 @@ class Listing:
     kind: Kind | None = None
     language: Language | None = None
     order: Order = "newest"
+    official: str | None = None
+    """The kind of official document, such as 'Thông tư'."""
+    in_force_on: str = ""
+    """An ISO date on which the document was in force, as far as it and the library say."""
 
     def condition(self) -> tuple[str, list[Any]]:
         """The SQL condition on `documents` and its values."""
         parts, values = ["deleted_at IS NULL", "conversation IS NULL", _SHOWN[self.shown]], []
-        for column, wanted in (("collection", self.collection), ("language", self.language)):
+        for column, wanted in (
+            ("collection", self.collection),
+            ("language", self.language),
+            ("kind", self.official),
+        ):
             if wanted is not None:
                 parts.append(f"{column} = ?")
                 values.append(wanted)
@@ -65,6 +74,10 @@ class Listing:
             types = KINDS[self.kind]
             parts.append(f"({' OR '.join(['media_type LIKE ?'] * len(types))})")
             values += types
+        if self.in_force_on:
+            condition = in_force("documents")
+            parts.append(condition)
+            values += [self.in_force_on] * condition.count("?")
         for word in fold(self.words).split():
             parts.append("instr(fold(name), ?)")
             values.append(word)

@@ -8,28 +8,52 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from chatbot.database import Database
-from chatbot.library.validity import VALIDITY_VERSION, validity_of
-from chatbot.types import Fact, Relation, Validity
+from chatbot.library.validity import CONSOLIDATED, VALIDITY_VERSION, validity_of
+from chatbot.types import Fact, Relation, RelationKind, Validity
 
 _UNREAD = "state = 'ready' AND (validity IS NULL OR json_extract(validity, '$.version') < ?)"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A document of the library that by its own words changes, ends or contains another one."""
+    """A document of the library that is tied to another one by the words of either."""
 
     document_id: str
     document: str
-    relation: str
+    relation: RelationKind
     kind: str
     number: str
     effective: str
-    """ISO date from which it is in force, '' when it does not say."""
+    """ISO date from which the changing document is in force, '' when it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a document stands: what it is, since when it holds, what in the library changes it.
+
+    Dates are ISO; '' stands for what it does not say.
+    """
+
+    kind: str
+    number: str
+    effective: str
+    expires: str
+    changes: tuple[Change, ...]
+    """The latest first."""
+
+    def has_ended(self, day: str) -> bool:
+        """Whether it is known to be no longer in force on that day (ISO)."""
+        ended = (c.effective for c in self.changes if c.relation in ("replaces", "repeals"))
+        return bool(self.expires and self.expires < day) or any(e and e <= day for e in ended)
+
+    def is_to_come(self, day: str) -> bool:
+        """Whether it is known not to be in force yet on that day (ISO)."""
+        return self.effective > day
 
 
 class Register:
@@ -60,38 +84,69 @@ class Register:
         )
         return tuple(row["kind"] for row in rows)
 
-    def changes_of(self, document_ids: Sequence[str]) -> dict[str, tuple[Change, ...]]:
-        """For each of these documents, what else in the library changes it; the latest first."""
-        return self._changes(
-            "SELECT b.id AS about, a.*, r.kind AS relation FROM documents b"
-            " JOIN relations r ON r.number = b.number JOIN documents a ON a.id = r.document_id",
-            document_ids,
+    def standing(self, document_ids: Sequence[str]) -> dict[str, Standing]:
+        """How those of these documents stand that say anything of themselves or are changed by others."""
+        changes = self._tied(
+            document_ids, "r.number = b.number JOIN documents a ON a.id = r.document_id"
         )
-
-    def changed_by(self, document_ids: Sequence[str]) -> dict[str, tuple[Change, ...]]:
-        """For each of these documents, what else in the library it changes."""
-        return self._changes(
-            "SELECT b.id AS about, a.*, r.kind AS relation FROM documents b"
-            " JOIN relations r ON r.document_id = b.id JOIN documents a ON a.number = r.number",
-            document_ids,
-        )
-
-    def _changes(self, select: str, document_ids: Sequence[str]) -> dict[str, tuple[Change, ...]]:
         rows = self._database.rows(
-            f"{select} WHERE b.id IN (SELECT value FROM json_each(?)) AND a.id <> b.id"
+            "SELECT id, kind, number, effective, expires FROM documents WHERE validity IS NOT NULL"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(document_ids)),),
+        )
+        return {
+            row["id"]: Standing(
+                row["kind"] or "",
+                row["number"] or "",
+                row["effective"] or "",
+                row["expires"] or "",
+                changes.get(row["id"], ()),
+            )
+            for row in rows
+            if row["number"] or row["effective"]
+        }
+
+    def changed_by(self, document_id: str) -> tuple[Change, ...]:
+        """What else in the library this document changes, ends or contains."""
+        tied = self._tied(
+            [document_id], "r.document_id = b.id JOIN documents a ON a.number = r.number"
+        )
+        return tied.get(document_id, ())
+
+    def _tied(self, document_ids: Sequence[str], how: str) -> dict[str, tuple[Change, ...]]:
+        rows = self._database.rows(
+            "SELECT b.id AS about, a.id, a.name, a.kind, a.number, a.effective, r.kind AS relation"
+            f" FROM documents b JOIN relations r ON {how}"
+            " WHERE b.id IN (SELECT value FROM json_each(?)) AND a.id <> b.id"
             " AND a.deleted_at IS NULL AND a.conversation IS NULL"
             " ORDER BY coalesce(a.effective, a.issued, '') DESC, a.name",
             (json.dumps(list(document_ids)),),
         )
-        found: dict[str, list[Change]] = {}
+        found: dict[str, dict[str, Change]] = {}
         for row in rows:
-            known = found.setdefault(row["about"], [])
-            if all(change.number != (row["number"] or "") for change in known):
-                known.append(
-                    Change(row["id"], row["name"], row["relation"], row["kind"] or "",
-                           row["number"] or "", row["effective"] or "")
-                )  # fmt: skip
-        return {document_id: tuple(changes) for document_id, changes in found.items()}
+            number = row["number"] or ""
+            # Two copies of one document are one change.
+            found.setdefault(row["about"], {}).setdefault(
+                number or row["id"],
+                Change(row["id"], row["name"], row["relation"], row["kind"] or "", number,
+                       row["effective"] or ""),
+            )  # fmt: skip
+        return {about: tuple(changes.values()) for about, changes in found.items()}
+
+
+def in_force(table: str) -> str:
+    """The SQL condition on documents under that name to be in force on a day, which fills each '?'.
+
+    By their own words, and by those of the library's documents that end them; a consolidated text holds
+    from the day it was signed. What does not say since when it holds does not pass.
+    """
+    return (
+        f"coalesce({table}.effective, iif({table}.kind = '{CONSOLIDATED}', {table}.issued, NULL)) <= ?"
+        f" AND ({table}.expires IS NULL OR {table}.expires >= ?)"
+        " AND NOT EXISTS (SELECT 1 FROM relations r JOIN documents e ON e.id = r.document_id"
+        f" WHERE r.number = {table}.number AND r.kind IN ('replaces', 'repeals') AND e.effective <= ?"
+        " AND e.deleted_at IS NULL AND e.conversation IS NULL)"
+    )
 
 
 def write(connection: sqlite3.Connection, document_id: str, validity: Validity) -> None:
@@ -116,8 +171,3 @@ def validity_from(stored: str | None) -> Validity:
     relations = tuple(Relation(**relation) for relation in values.pop("relations", ()))
     del values["version"]
     return Validity(**{name: Fact(**fact) for name, fact in values.items()}, relations=relations)
-
-
-def numbers(changes: Iterable[Change]) -> str:
-    """The changing documents in one line: 'Thông tư 06/2024/TT-BLĐTBXH, …'."""
-    return ", ".join(f"{change.kind} {change.number}".strip() for change in changes)

@@ -8,12 +8,12 @@ filings) only a date that is named as such counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 
 from chatbot.library.legal import OFFICIAL_NUMBER, official_number
-from chatbot.types import Fact, Relation, Validity
+from chatbot.types import Fact, Relation, RelationKind, Validity
 
 VALIDITY_VERSION = 1
 """Rises when the same text would give other facts; stored ones of lower versions are read anew."""
@@ -403,7 +403,7 @@ def _without_more_verbs(gap: str) -> str:
     )
 
 
-def _what(verb: str, *, in_part: bool) -> str:
+def _what(verb: str, *, in_part: bool) -> RelationKind:
     folded = " ".join(verb.lower().split())
     if in_part or folded in ("sửa đổi", "bổ sung"):
         return "amends"
@@ -458,9 +458,9 @@ def _is_joined(text: str, first: re.Match[str], match: re.Match[str]) -> bool:
     return bool(_AND_THEN.search(between)) and not _EXPLAINS.search(between)
 
 
-def _relation(match: re.Match[str], kind: str) -> Relation:
+def _relation(match: re.Match[str], kind: RelationKind) -> Relation:
     number = official_number(match["number"])
-    return Relation(kind, number, match.start("name"), match.end("number"))  # type: ignore[arg-type]
+    return Relation(kind, number, match.start("name"), match.end("number"))
 
 
 # --- consolidated texts ------------------------------------------------------------------------
@@ -518,9 +518,9 @@ def _of_foreign(text: str) -> Validity:
 # --- facts -------------------------------------------------------------------------------------
 
 
-def _only(found: object) -> Fact | None:
+def _only(found: Iterable[Fact | None]) -> Fact | None:
     """The one value that all of them agree on, with its first evidence; None when they do not."""
-    facts = [fact for fact in found if fact is not None]  # type: ignore[attr-defined]
+    facts = [fact for fact in found if fact is not None]
     return facts[0] if len({fact.value for fact in facts}) == 1 else None
 
 
