@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import streamlit as st
 
-from chatbot.i18n import N_
+from chatbot.library.listing import Listing
 from chatbot.services import services
-from chatbot.text import fold
-from chatbot.types import Document
 from widgets import (
     add_documents,
+    collection_files,
+    collections,
     document_actions,
     document_details,
+    document_filter,
     document_row,
     document_trash,
     job_row,
 )
-from widgets.answer_settings import collection_name
-from widgets.words import _, language, plural
+from widgets.words import _, plural
 
 _DOCUMENTS_PER_PAGE = 20
-_SHOWN = {
-    "all": N_("All"),
-    "unread": N_("Not read yet"),
-    "noted": N_("With a remark"),
-    "failed": N_("Not readable"),
-}
+_JOBS = ("ingest", "export", "import_documents")
 
 
 def main() -> None:
@@ -41,11 +34,10 @@ def main() -> None:
         _library()
 
 
-# --- all documents --------------------------------------------------------------------------
-
-
 def _library() -> None:
-    st.title(_("Documents"))
+    with st.container(horizontal=True, vertical_alignment="bottom", wrap=False):
+        st.title(_("Documents"), width="stretch")
+        collections.button()
     st.markdown(
         _(
             "Hearth answers from what is here. Files are copied into the data folder, read on this PC"
@@ -54,33 +46,32 @@ def _library() -> None:
     )
     add_documents.show()
     document_actions.undo_row()
-    reading = bool(services().jobs.list(active=True, kind="ingest"))
-    st.fragment(_list, run_every=1.0 if reading else None)(reading)
+    collection_files.outcome()
+    busy = any(job.kind in _JOBS for job in services().jobs.list(active=True))
+    st.fragment(_list, run_every=1.0 if busy else None)(busy)
     document_trash.show()
 
 
-def _documents() -> list[Document]:
-    return [d for d in services().store.list() if d.conversation is None]
-
-
-def _list(was_reading: bool) -> None:
-    jobs = services().jobs.list(active=True, kind="ingest")
-    if was_reading and not jobs:
+def _list(was_busy: bool) -> None:
+    jobs = [job for job in services().jobs.list(active=True) if job.kind in _JOBS]
+    if was_busy and not jobs:
         st.rerun()
-    if added := st.session_state.pop("added", None):
-        st.toast(added, icon=":material/add_task:")
+    if said := st.session_state.pop("said", None):
+        st.toast(said, icon=":material/task_alt:")
     for job in jobs:
         job_row.show(job)
-    documents = _documents()
-    if not documents:
+    tally = services().store.tally()
+    if not tally.documents:
         _empty()
         return
-    _resume(documents, busy=bool(jobs))
-    found = _filtered(documents)
-    _bulk_row(found, len(documents))
-    pages = max(-(-len(found) // _DOCUMENTS_PER_PAGE), 1)
+    _resume(tally.unread, busy=any(job.kind == "ingest" for job in jobs))
+    wanted = document_filter.show()
+    found = services().store.count(wanted)
+    _bulk_row(wanted, found, tally.documents)
+    pages = max(-(-found // _DOCUMENTS_PER_PAGE), 1)
     page = min(st.session_state.get("documents-page", 1), pages)
-    for document in found[(page - 1) * _DOCUMENTS_PER_PAGE : page * _DOCUMENTS_PER_PAGE]:
+    offset = (page - 1) * _DOCUMENTS_PER_PAGE
+    for document in services().store.page(wanted, _DOCUMENTS_PER_PAGE, offset):
         document_row.show(document)
     if pages > 1:
         with st.container(horizontal_alignment="center"):
@@ -98,84 +89,41 @@ def _empty() -> None:
         )
 
 
-def _resume(documents: Sequence[Document], *, busy: bool) -> None:
-    waiting = sum(d.state in ("waiting", "reading") for d in documents)
-    if busy or not waiting:
+def _resume(unread: int, *, busy: bool) -> None:
+    if busy or not unread:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
-            plural("{count} document waits unread.", "{count} documents wait unread.", waiting)
+            plural("{count} document waits unread.", "{count} documents wait unread.", unread)
         )
         if st.button(_("Go on reading"), icon=":material/play_arrow:", type="tertiary"):
             document_actions.start_reading()
             st.rerun()
 
 
-def _filtered(documents: Sequence[Document]) -> list[Document]:
-    """The documents that the filters leave, the latest first."""
-    with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        words = fold(
-            st.text_input(
-                _("Filter"),
-                placeholder=_("Filter by name"),
-                label_visibility="collapsed",
-                icon=":material/search:",
-                key="documents-filter",
-                width="stretch",
-            )
-            or ""
-        ).split()
-        collections = sorted({d.collection for d in documents}, key=collection_name)
-        collection = st.selectbox(
-            _("Collection"),
-            ["", *collections],
-            format_func=lambda name: collection_name(name) if name else _("All collections"),
-            label_visibility="collapsed",
-            key=f"documents-collection-{language()}",
-            width=190,
-        )
-        shown = st.selectbox(
-            _("State"),
-            list(_SHOWN),
-            format_func=lambda name: _(_SHOWN[name]),
-            label_visibility="collapsed",
-            key=f"documents-state-{language()}",
-            width=150,
-        )
-    keep = {
-        "all": lambda _d: True,
-        "unread": lambda d: d.state in ("waiting", "reading"),
-        "noted": lambda d: d.warning is not None,
-        "failed": lambda d: d.state == "failed",
-    }[shown]
-    found = [
-        d
-        for d in documents
-        if keep(d)
-        and collection in ("", d.collection)
-        and all(word in fold(d.name) for word in words)
-    ]
-    return sorted(found, key=lambda d: (-d.added_at, d.name))
-
-
-def _bulk_row(found: Sequence[Document], total: int) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-        count = plural("{count} document", "{count} documents", len(found))
-        if len(found) < total:
+def _bulk_row(wanted: Listing, found: int, total: int) -> None:
+    """How many there are, and what can be done with those ticked, or with all of them."""
+    ticked = document_actions.ticked()
+    with st.container(horizontal=True, vertical_alignment="center", key="bulk-row"):
+        count = plural("{count} document", "{count} documents", found)
+        if found < total:
             count = _("{found} of {total}").format(found=count, total=total)
         st.caption(count, width="stretch")
+        if ticked and st.button(_("Untick all"), type="tertiary", key="untick"):
+            document_actions.untick()
+            st.rerun()
+        label = plural("{count} selected", "{count} selected", len(ticked))
         chosen = st.menu_button(
-            _("All of these"),
-            ["again", "move", "delete"],
+            label if ticked else _("All of these"),
+            document_actions.BULK,
             key="bulk",
             type="tertiary",
-            format_func=lambda action: _(document_actions.ACTIONS[action]),
-            disabled=not found,
+            format_func=document_actions.words,
+            disabled=not (found or ticked),
         )
     if chosen:
-        document_actions.begin(chosen, found)
-    if len(found) != 1:
-        document_actions.pending(found, "bulk")
+        document_actions.begin(chosen, ticked or services().store.ids(wanted), "bulk")
+    document_actions.pending("bulk")
 
 
 main()

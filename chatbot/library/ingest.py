@@ -10,8 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
@@ -27,6 +26,7 @@ from chatbot.errors import (
     UnsupportedDocument,
 )
 from chatbot.failpoints import failpoint
+from chatbot.library.importing import opened
 from chatbot.library.readers import Reader, Reading
 from chatbot.library.readers.kinds import HEAD_BYTES, sniff
 from chatbot.library.store import DocumentStore, label
@@ -43,6 +43,16 @@ _SYSTEM_FILES = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"])
 
 OnProgress = Callable[[float], None]
 File = Path | tuple[str, bytes | IO[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did with the file's documents; `doubles` were here already."""
+
+    documents: int
+    doubles: int
+    unread: int
+    without_vectors: int
 
 
 class PassageIndex(Protocol):
@@ -102,6 +112,42 @@ class Ingest:
                 raise NotFoundError(str(file))
         return documents
 
+    def take_in(
+        self, file: Path, collection: str | None = None, on_progress: OnProgress | None = None
+    ) -> Imported:
+        """Take in an exported collection, under another name where one is given; `on_progress` gets 0..1.
+
+        Vectors made by the embedder in use here are taken as they are, others are made anew in the
+        background; documents that were not ready there wait for `process`. What `on_progress` raises ends
+        the import after a whole document; begun again, it goes on there. Raises BrokenCollectionFile with
+        nothing changed, DiskFullError.
+        """
+        report = on_progress or (lambda _fraction: None)
+        name = label(collection) if collection is not None else None
+        stamp = self._stamp()
+        taken: list[str] = []
+        doubles = unread = without_vectors = 0
+        with opened(file, self._store, lambda done: report(0.5 * done)) as content:
+            total = content.manifest["counts"]["documents"]
+            try:
+                for found in content.documents(stamp):
+                    row = {**found.row, "collection": name} if name else found.row
+                    vectors = None if found.vectors is None else (stamp or "", found.vectors)
+                    with content.original(row["sha256"]) as original:
+                        document = self._store.take_in(
+                            row, found.pages, found.passages, vectors, original
+                        )
+                    if document is None:
+                        doubles += 1
+                    else:
+                        taken.append(document.id)
+                        unread += document.state == "waiting"
+                        without_vectors += bool(found.passages) and vectors is None
+                    report(0.5 + 0.5 * (len(taken) + doubles) / total)
+            finally:
+                self._tell_index(added=taken)
+        return Imported(len(taken), doubles, unread, without_vectors)
+
     def unfinished(self) -> tuple[str, ...]:
         """Documents that wait or were interrupted, in the order in which to process them."""
         return self._store.unfinished()
@@ -150,8 +196,7 @@ class Ingest:
 
     def read_again(self, *document_ids: str) -> None:
         """Let documents be processed once more, for instance after a failure; the old text answers meanwhile."""
-        for document_id in document_ids:
-            self._store.take_up_again(document_id)
+        self._store.take_up_again(*document_ids)
 
     def remove(self, *document_ids: str) -> None:
         """Move documents to the trash: searches no longer find them, `restore` brings them back."""
@@ -169,14 +214,20 @@ class Ingest:
 
         Returns the ids of those documents that are still there.
         """
-        names: dict[str, str] = {}
-        for document_id in places:
-            with suppress(NotFoundError):
-                names[document_id] = self._store.get(document_id).name
+        names = self._store.named(list(places))
         followed = self._store.follow(places)
         # Of all this the index knows names only: moving a whole folder is no work for it.
         self._tell_index(added=[d for d in followed if names.get(d) != label(places[d].name)])
         return followed
+
+    def move(self, document_ids: Sequence[str], collection: str) -> tuple[str, ...]:
+        """Take documents into another collection; returns those that it held already, now in the trash.
+
+        The index needs no change: which collection a passage is in is asked of the store.
+        """
+        doubles = self._store.move(document_ids, collection)
+        self._tell_index(removed=doubles)
+        return doubles
 
     def remove_collection(self, name: str) -> tuple[str, ...]:
         """Take a collection away and its documents to the trash; returns their ids, to be restored."""
@@ -189,6 +240,14 @@ class Ingest:
         if self._store.purge(*document_ids, on_progress=on_progress):
             self._tell_index(removed=document_ids)
             self._index.rebuild()  # an index only marks removed words; they must leave the disk too
+
+    def _stamp(self) -> str | None:
+        """The stamp of the embedder in use; None while it cannot be loaded."""
+        try:
+            return self._index.stamp
+        except ChatbotError as error:
+            log.warning("imported without vectors, the embedder is not there: %s", error)
+            return None
 
     def _add_one(
         self, source: Path | bytes | IO[bytes], name: str, collection: str, conversation: str | None

@@ -445,6 +445,15 @@ class DocumentStore:
         )[0]
         return Tally(*row)
 
+    def size(self, collection: str) -> int:
+        """Bytes of the originals in that collection."""
+        row = self._database.rows(
+            "SELECT coalesce(sum(size), 0) FROM documents WHERE collection = ? AND deleted_at IS NULL"
+            " AND conversation IS NULL",
+            (collection,),
+        )
+        return int(row[0][0])
+
     def named(self, document_ids: Sequence[str]) -> dict[str, str]:
         """The names of those documents that are not in the trash."""
         rows = self._database.rows(

@@ -73,7 +73,7 @@ def _keep(files: Sequence[Path | tuple[str, bytes]], collection: str) -> None:
         )
     if refused := len(added) - new - there:
         words.append(plural("{count} cannot be read", "{count} cannot be read", refused))
-    st.session_state["added"] = " · ".join(words) or _("Nothing to add was found there.")
+    st.session_state["said"] = " · ".join(words) or _("Nothing to add was found there.")
     st.rerun()
 
 

@@ -1,4 +1,4 @@
-"""Doing something with documents: reading again, moving, deleting, and taking it back."""
+"""Doing something with documents, one or ten thousand: reading again, moving, deleting, and taking it back."""
 
 from __future__ import annotations
 
@@ -20,19 +20,12 @@ ACTIONS: dict[str, str] = {
     "move": N_("Move to another collection"),
     "delete": N_("Delete"),
 }
+BULK = ["again", "move", "delete"]
 
 
-def begin(action: str, documents: Sequence[Document]) -> None:
-    """Reading again needs no question; moving and deleting are asked about below the row."""
-    chosen = documents if action == "delete" else [d for d in documents if has_original(d)]
-    if action == "again":
-        do(lambda: _read_again([d.id for d in chosen]))
-    st.session_state["pending"] = (action, tuple(d.id for d in chosen))
-
-
-def has_original(document: Document) -> bool:
-    """Whether its original lies in the data folder; a file refused at sight was never copied."""
-    return document.sha256 != ""
+def words(action: str) -> str:
+    """The action in the person's language."""
+    return _(ACTIONS[action])
 
 
 def actions(document: Document) -> list[str]:
@@ -40,11 +33,59 @@ def actions(document: Document) -> list[str]:
     return list(ACTIONS) if has_original(document) else ["open", "delete"]
 
 
-def pending(documents: Sequence[Document], key: str) -> None:
-    """Ask about what was begun with exactly these documents, if anything was."""
-    action, ids = st.session_state.get("pending", ("", ()))
-    documents = [d for d in documents if action == "delete" or has_original(d)]
-    if not documents or ids != tuple(d.id for d in documents):
+def has_original(document: Document) -> bool:
+    """Whether its original lies in the data folder; a file refused at sight was never copied."""
+    return document.sha256 != ""
+
+
+# --- ticking --------------------------------------------------------------------------------
+
+
+def tick_box(document: Document) -> None:
+    """The box that puts a document among those chosen; its choice outlives the page of the list."""
+    key = f"tick-{document.id}"
+    st.session_state[key] = document.id in st.session_state.get("ticked", ())
+    st.checkbox(
+        literal(document.name),
+        key=key,
+        label_visibility="collapsed",
+        on_change=_tick,
+        args=(document.id,),
+    )
+
+
+def _tick(document_id: str) -> None:
+    chosen = dict.fromkeys(st.session_state.get("ticked", ()))
+    if chosen.pop(document_id, document_id):
+        chosen[document_id] = None
+    st.session_state["ticked"] = tuple(chosen)
+
+
+def ticked() -> tuple[str, ...]:
+    """The ids of the documents chosen, those that are gone left out."""
+    chosen = st.session_state.get("ticked", ())
+    return tuple(services().store.named(chosen)) if chosen else ()
+
+
+def untick() -> None:
+    """Choose none."""
+    st.session_state.pop("ticked", None)
+
+
+# --- doing ----------------------------------------------------------------------------------
+
+
+def begin(action: str, ids: Sequence[str], key: str) -> None:
+    """Reading again needs no question; moving and deleting are asked about at the place called `key`."""
+    if action == "again":
+        do(lambda: _read_again(ids))
+    st.session_state["pending"] = (action, tuple(ids), key)
+
+
+def pending(key: str) -> None:
+    """Ask about what was begun at this place, if anything was."""
+    action, ids, place = st.session_state.get("pending", ("", (), ""))
+    if place != key or not ids:
         return
     count = plural("{count} document", "{count} documents", len(ids))
     align = "bottom" if action == "move" else "center"
@@ -57,11 +98,9 @@ def pending(documents: Sequence[Document], key: str) -> None:
             done = st.button(_("Delete"), key=f"yes-{key}", type="primary")
         kept = st.button(_("Cancel"), key=f"no-{key}")
     if done and action == "move":
-        do(lambda: _move(documents, collection))
+        do(lambda: _move(ids, collection))
     elif done:
-        st.session_state["deleted_documents"] = ids
-        st.query_params.clear()
-        do(lambda: services().ingest.remove(*ids))
+        do(lambda: _delete(ids))
     elif kept:
         del st.session_state["pending"]
         st.rerun()
@@ -78,18 +117,33 @@ def do(work: Callable[[], object]) -> None:
     st.rerun()
 
 
-def _move(documents: Sequence[Document], collection: str) -> None:
-    """Take the stored originals into the other collection; they are read anew there."""
-    for document in documents:
-        if document.collection != collection:
-            content = services().store.file(document.id).read_bytes()
-            services().add_documents([(document.name, content)], collection)
-            services().ingest.purge(document.id)
+def deleted(ids: Sequence[str]) -> None:
+    """Remember what went to the trash, so that it can be brought back at once."""
+    st.session_state["deleted_documents"] = tuple(ids)
     st.query_params.clear()
+    untick()
 
 
-def _read_again(document_ids: Sequence[str]) -> None:
-    services().ingest.read_again(*document_ids)
+def _delete(ids: Sequence[str]) -> None:
+    services().ingest.remove(*ids)
+    deleted(ids)
+
+
+def _move(ids: Sequence[str], collection: str) -> None:
+    doubles = services().ingest.move(ids, collection)
+    words = [plural("{count} document moved", "{count} documents moved", len(ids) - len(doubles))]
+    if doubles:
+        there = plural("{count} was already there", "{count} were already there", len(doubles))
+        words.append(there)
+        deleted(doubles)
+    untick()
+    st.query_params.clear()
+    st.session_state["said"] = " · ".join(words)
+
+
+def _read_again(ids: Sequence[str]) -> None:
+    services().ingest.read_again(*ids)
+    untick()
     start_reading()
 
 
@@ -100,20 +154,20 @@ def start_reading() -> None:
 
 def undo_row() -> None:
     """Offer to bring back what was deleted last."""
-    deleted = st.session_state.get("deleted_documents")
-    if not deleted:
+    ids = st.session_state.get("deleted_documents")
+    if not ids:
         return
     with st.container(horizontal=True, vertical_alignment="center", key="undo-row"):
         st.caption(
             plural(
                 "{count} document is in the trash.",
                 "{count} documents are in the trash.",
-                len(deleted),
+                len(ids),
             )
         )
         if st.button(_("Undo"), type="tertiary", key="undo-documents", icon=":material/undo:"):
             del st.session_state["deleted_documents"]
-            do(lambda: services().ingest.restore(*deleted))
+            do(lambda: services().ingest.restore(*ids))
 
 
 def collection_picker(label: str, key: str) -> str:

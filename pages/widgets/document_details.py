@@ -30,9 +30,9 @@ def show(document: Document) -> None:
             ("delete", ":material/delete:"),
         ):
             if action in document_actions.actions(document) and st.button(
-                _(document_actions.ACTIONS[action]), icon=icon, key=f"do-{action}"
+                document_actions.words(action), icon=icon, key=f"do-{action}"
             ):
-                document_actions.begin(action, [document])
+                document_actions.begin(action, [document.id], document.id)
         if document_actions.has_original(document):
             st.download_button(
                 _("Original file"),
@@ -41,7 +41,7 @@ def show(document: Document) -> None:
                 icon=":material/download:",
                 on_click="ignore",
             )
-    document_actions.pending([document], document.id)
+    document_actions.pending(document.id)
     _passages(document)
 
 

@@ -26,6 +26,7 @@ def show(document: Document) -> None:
     """Draw one document of the list."""
     with st.container(border=True, gap=None, key=f"document-{document.id}"):
         with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
+            document_actions.tick_box(document)
             if st.button(
                 literal(document.name),
                 key=f"open-{document.id}",
@@ -41,7 +42,7 @@ def show(document: Document) -> None:
                 key=f"menu-{document.id}",
                 icon=":material/more_horiz:",
                 type="tertiary",
-                format_func=lambda action: _(document_actions.ACTIONS[action]),
+                format_func=document_actions.words,
                 help=_("More"),
             )
         st.caption(" · ".join(facts(document)))
@@ -49,8 +50,8 @@ def show(document: Document) -> None:
         if chosen == "open":
             open_document(document)
         elif chosen:
-            document_actions.begin(chosen, [document])
-        document_actions.pending([document], document.id)
+            document_actions.begin(chosen, [document.id], document.id)
+        document_actions.pending(document.id)
 
 
 def open_document(document: Document) -> None:

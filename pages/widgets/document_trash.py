@@ -14,13 +14,14 @@ _SHOWN = 20
 
 def show() -> None:
     """Draw the trash where there is any."""
-    trash = [d for d in services().store.trash()[::-1] if d.conversation is None]
-    if not trash:
+    ids = services().store.trash_ids(library_only=True)
+    if not ids:
         return
-    count = _("Trash ({count})").format(count=len(trash))
-    with st.expander(count, icon=":material/delete:", key="trash"):
+    with st.expander(
+        _("Trash ({count})").format(count=len(ids)), icon=":material/delete:", key="trash"
+    ):
         st.caption(_("Nothing here is searched. Emptying the trash erases it from the disk."))
-        for document in trash[:_SHOWN]:
+        for document in services().store.trash(limit=_SHOWN):
             with st.container(horizontal=True, vertical_alignment="center", wrap=False):
                 st.markdown(literal(document.name), width="stretch")
                 st.caption(moment(document.deleted_at or 0))
@@ -33,10 +34,16 @@ def show() -> None:
                     document_actions.do(
                         lambda document=document: services().ingest.restore(document.id)
                     )
-        if (hidden := len(trash) - _SHOWN) and hidden > 0:
+        if (hidden := len(ids) - _SHOWN) > 0:
             st.caption(plural("and {count} more", "and {count} more", hidden))
-        with st.popover(_("Empty the trash"), icon=":material/delete_forever:"):
-            st.markdown(_("This cannot be undone."))
-            if st.button(_("Erase for good"), type="primary", key="empty-trash"):
-                st.session_state.pop("deleted_documents", None)
-                document_actions.do(lambda: services().ingest.purge(*(d.id for d in trash)))
+        with st.container(horizontal=True):
+            if st.button(_("Restore all"), key="restore-all", icon=":material/undo:"):
+                document_actions.do(lambda: services().ingest.restore(*ids))
+            with st.popover(_("Empty the trash"), icon=":material/delete_forever:"):
+                st.markdown(_("This cannot be undone."))
+                if st.button(_("Erase for good"), type="primary", key="empty-trash"):
+                    st.session_state.pop("deleted_documents", None)
+                    bar = st.progress(0.0)
+                    document_actions.do(
+                        lambda: services().ingest.purge(*ids, on_progress=bar.progress)
+                    )
