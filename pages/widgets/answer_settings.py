@@ -18,6 +18,7 @@ from chatbot.types import (
     Scope,
     SearchFilter,
 )
+from widgets import validity
 from widgets.words import _, language, plural
 
 _DEFAULT = "default"
@@ -72,7 +73,7 @@ def _documents(
     names = {d.id: d.name for d in documents}
     collections = sorted({d.collection for d in documents})
     attached = services().store.list(conversation=conversation.id) if conversation else []
-    count = len(chosen.documents) + len(chosen.collections)
+    count = len(chosen.documents) + len(chosen.collections) + validity.narrowed(chosen)
     label = _("All documents")
     if chosen.nothing:
         label = _("Attached files only")
@@ -110,9 +111,16 @@ def _documents(
                 key=f"scope-single-{key}",
                 placeholder=_("Choose"),
             )
-            return replace(
-                settings, filter=SearchFilter(collections=tuple(some), documents=tuple(single))
+            with st.expander(
+                _("Types and dates"),
+                icon=":material/event_available:",
+                expanded=bool(validity.narrowed(chosen)),
+            ):
+                chosen = validity.filters(chosen, key)
+            chosen = replace(
+                chosen, collections=tuple(some), documents=tuple(single), nothing=False
             )
+            return replace(settings, filter=chosen)
     return replace(settings, filter=SearchFilter(nothing=everything == "none"))
 
 

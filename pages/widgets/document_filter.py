@@ -8,10 +8,12 @@ from typing import TypeVar, get_args
 import streamlit as st
 
 from chatbot.i18n import N_
-from chatbot.library.listing import KINDS, Kind, Listing, Order, Shown
+from chatbot.library.listing import KINDS, Listing, Order, Shown
 from chatbot.services import services
 from chatbot.types import Language
+from widgets import validity
 from widgets.answer_settings import collection_name
+from widgets.file_kinds import FILE_KINDS
 from widgets.words import _, language
 
 Choice = TypeVar("Choice", bound=str)
@@ -22,17 +24,6 @@ _SHOWN: dict[Shown, str] = {
     "unread": N_("Not read yet"),
     "noted": N_("With a remark"),
     "failed": N_("Not readable"),
-}
-_KINDS: dict[Kind, str] = {
-    "pdf": N_("PDF"),
-    "office": N_("Word and the like"),
-    "text": N_("Text and Markdown"),
-    "sheet": N_("Tables"),
-    "slides": N_("Slides"),
-    "web": N_("Web pages"),
-    "mail": N_("Mail"),
-    "book": N_("E-books"),
-    "picture": N_("Pictures"),
 }
 _LANGUAGES: dict[Language, str] = {"vi": N_("In Vietnamese"), "en": N_("In English")}
 _ORDERS: dict[Order, str] = {
@@ -66,13 +57,18 @@ def show() -> Listing:
         order = _chosen("order", _("Order"), {name: _ORDERS[name] for name in get_args(Order)}, 160)
         narrowed = sum(
             st.session_state.get(f"documents-{name}-{language()}") not in (None, "", "all")
-            for name in ("state", "kind", "language")
+            for name in ("state", "kind", "language", "official", "in-force")
         )
         label = _("Filters ({count})").format(count=narrowed) if narrowed else _("Filters")
         with st.popover(label, icon=":material/filter_list:", key="documents-filters"):
             shown = _chosen("state", _("State"), _SHOWN)
-            kind = _chosen("kind", _("Type"), {"": N_("Every type"), **_KINDS})
+            kind = _chosen("kind", _("Type"), {"": N_("Every type"), **FILE_KINDS})
             spoken = _chosen("language", _("Language"), {"": N_("Every language"), **_LANGUAGES})
+            official, in_force_on = "", ""
+            if kinds := services().register.kinds():
+                every = {"": N_("Every kind"), **{kind: kind for kind in kinds}}
+                official = _chosen("official", _("Kind of official document"), every)
+                in_force_on = validity.in_force_picker("", f"documents-in-force-{language()}")
     return Listing(
         words=words or "",
         collection=collection or None,
@@ -80,6 +76,8 @@ def show() -> Listing:
         kind=kind if kind in KINDS else None,
         language=spoken or None,
         order=order,
+        official=official or None,
+        in_force_on=in_force_on,
     )
 
 

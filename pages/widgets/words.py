@@ -63,3 +63,8 @@ def moment(seconds_since_epoch: float) -> str:
     """A day and time as the language writes it."""
     layout = "%d/%m/%Y %H:%M" if language() == "vi" else "%Y-%m-%d %H:%M"
     return time.strftime(layout, time.localtime(seconds_since_epoch))
+
+
+def iso_day(day: str) -> str:
+    """A day given as 2024-07-30, as the language writes it."""
+    return "/".join(reversed(day.split("-"))) if language() == "vi" else day
