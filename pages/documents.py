@@ -16,6 +16,7 @@ from widgets import (
     document_row,
     document_trash,
     job_row,
+    linked_folders,
 )
 from widgets.words import _, plural
 
@@ -45,6 +46,7 @@ def _library() -> None:
         )
     )
     add_documents.show()
+    linked_folders.show()
     document_actions.undo_row()
     collection_files.outcome()
     busy = any(job.kind in _JOBS for job in services().jobs.list(active=True))
