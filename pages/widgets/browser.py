@@ -60,29 +60,32 @@ const seen = new WeakMap();
 export default function ({ data, parentElement }) {
   const main = document.querySelector('[data-testid=stMain]');
   const before = seen.get(parentElement) ?? {};
-  seen.set(parentElement, data);
+  const hold = before.hold ?? { until: 0 };    // one for all drawings, so that every release ends every hold
+  seen.set(parentElement, { ...data, hold });
   const question = () => document.querySelector(`.st-key-question-${data.question}`);
   const room = (node) => {
     const bottom = document.querySelector('[data-testid=stBottom]')?.offsetHeight ?? 0;
     const free = main.clientHeight - bottom - node.offsetHeight - 94;
     document.documentElement.style.setProperty('--hearth-room', `${Math.max(free, 0)}px`);
   };
-  let until = 0;
   const settle = () => {           // what is drawn after the question moves it; hold it until all is there
+    if (performance.now() >= hold.until) return;    // the person took over: nothing moves under their finger
     const node = question();
     if (node) {
       room(node);
       const top = node.getBoundingClientRect().top - main.getBoundingClientRect().top - 66;
       if (Math.abs(top) > 4) main.scrollBy({ top, behavior: 'instant' });
     }
-    if (performance.now() < until) setTimeout(settle, 60);
+    setTimeout(settle, 60);
   };
-  const release = () => { until = 0; };
-  if (before.token !== data.token) { until = performance.now() + 2000; settle(); }
+  const release = () => { hold.until = 0; };
+  if (before.token !== data.token) { hold.until = performance.now() + 2000; settle(); }
   for (const kind of ['wheel', 'touchmove', 'keydown', 'pointerdown']) addEventListener(kind, release);
   const box = document.querySelector('[data-testid=stChatInputTextArea]');
-  if (before.busy && !data.busy && document.activeElement === document.body
-      && matchMedia('(hover: hover)').matches) setTimeout(() => box?.focus({ preventScroll: true }), 50);
+  const refocus = () => {          // asked when it happens: by then the person may be on another button
+    if (document.activeElement === document.body) box?.focus({ preventScroll: true });
+  };
+  if (before.busy && !data.busy && matchMedia('(hover: hover)').matches) setTimeout(refocus, 50);
   const resized = () => { const node = question(); if (node) room(node); };
   addEventListener('resize', resized);
   return () => {

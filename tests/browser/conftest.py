@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,11 @@ import pytest
 
 from chatbot.settings import PROJECT
 
-START_SECONDS = 60
+START_SECONDS = 120
+PRESS_SECONDS = 60
+AGAIN_SECONDS = 5
+WAIT = 30_000
+"""Milliseconds; busy cores draw a page slowly, and every wait is for a condition."""
 
 
 @dataclass
@@ -97,6 +101,26 @@ def _address(app: RunningApp) -> str:
     raise AssertionError(f"the app did not start:\n{app.log.read_text(errors='replace')}")
 
 
+def press_until(button, condition: Callable[[], bool], *, key: str = "Enter") -> None:
+    """Press `button` by keyboard until `condition()` holds, such as `page.get_by_text("1/2").is_visible`.
+
+    Focusing and pressing are two steps between which the page may be drawn anew, and then the key goes
+    elsewhere. What was not heard within five seconds is pressed again, as a person would.
+    """
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+    deadline = time.monotonic() + PRESS_SECONDS
+    pressed_at = -AGAIN_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing came of pressing {button}"
+        if time.monotonic() - pressed_at >= AGAIN_SECONDS and button.is_visible():
+            with suppress(PlaywrightTimeout):  # gone or switched off since: look again
+                if button.is_enabled(timeout=1000):
+                    button.press(key, timeout=1000)
+                    pressed_at = time.monotonic()
+        button.page.wait_for_timeout(50)
+
+
 @pytest.fixture
 def data_folder(tmp_path: Path) -> Path:
     """A data folder with a space and accents in its path, as people have them."""
@@ -115,9 +139,7 @@ def chromium() -> Iterator[object]:
     """One browser for the session; Debian's Chromium."""
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(
-        timeout=20_000
-    )  # two busy cores draw a page slowly; every wait is for a condition
+    expect.set_options(timeout=WAIT)
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     if executable is None:
         pytest.skip("no Chromium on this machine (.ci/run installs it)")
@@ -135,7 +157,7 @@ def page(chromium, app):
     """A Vietnamese person's tab on the chat page; fails the test on a call to anywhere else."""
     context = chromium.new_context(locale="vi-VN", viewport={"width": 1280, "height": 900})
     tab = context.new_page()
-    tab.set_default_timeout(20_000)
+    tab.set_default_timeout(WAIT)
     outside: list[str] = []
     tab.on(
         "request",

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class SlowModel:
     """Streams `words` numbered words; each waits for `pace` seconds or until `hurry` is set."""
 
-    def __init__(self, words: int = 60, pace: float = 0.15) -> None:
+    def __init__(self, words: int = 60, pace: float = 0.5) -> None:
         self.words, self.pace = words, pace
         self.hurry = threading.Event()
         self.questions: list[str] = []
@@ -58,7 +58,7 @@ class SlowModel:
 
 
 @contextmanager
-def slow_model(words: int = 60, pace: float = 0.15) -> Iterator[SlowModel]:
+def slow_model(words: int = 60, pace: float = 0.5) -> Iterator[SlowModel]:
     """The server while the block runs."""
     model = SlowModel(words, pace)
     threading.Thread(target=model.server.serve_forever, daemon=True).start()

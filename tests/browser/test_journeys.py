@@ -7,14 +7,16 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from chatbot.i18n import translate
 from chatbot.settings import PROJECT
-from tests.browser.conftest import RunningApp, running, start_app
+from tests.browser.conftest import RunningApp, press_until, running, start_app
 from tests.browser.slow_model import slow_model
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -53,16 +55,17 @@ def settings_file(data, **values) -> None:
 
 def test_the_first_minute_offline_without_a_model(page: Page):
     """Open, ask about the samples, see the passage, reload: everything is still there."""
-    page.get_by_role("button", name=vi("Go on without one")).click()
-    expect(page.get_by_role("button", name=QUESTION)).to_be_visible()
+    sample = page.get_by_role("button", name=QUESTION)
+    go_on = page.get_by_role("button", name=vi("Go on without one"))
+    press_until(go_on, lambda: sample.is_visible() and not go_on.is_visible())
     ask(page, QUESTION)
     answer = answers(page).last
     expect(answer).to_contain_text("0,80", timeout=ANSWER_SECONDS)
     expect(answer).to_contain_text("Quy chế đào tạo.pdf")
     expect(answer).to_contain_text("Điều 16")
 
-    answer.get_by_role("button", name="Quy chế đào tạo.pdf").first.click()
     dialog = page.get_by_role("dialog")
+    press_until(answer.get_by_role("button", name="Quy chế đào tạo.pdf").first, dialog.is_visible)
     expect(dialog).to_contain_text("cảnh báo học vụ nếu rơi vào một trong các trường hợp sau")
     page.keyboard.press("Escape")
 
@@ -98,17 +101,18 @@ def test_what_is_not_in_the_documents_is_said(page: Page):
 def test_regenerate_and_edit_keep_every_version(page: Page):
     ask(page, QUESTION)
     expect(answers(page)).to_have_count(1, timeout=ANSWER_SECONDS)
-    page.locator("[class*=st-key-again-] button:visible").last.press("Enter")
-    expect(page.get_by_text("2/2")).to_be_visible(timeout=ANSWER_SECONDS)
-    page.get_by_role("button", name="‹").press("Enter")
-    expect(page.get_by_text("1/2")).to_be_visible()
+    again = page.locator("[class*=st-key-again-] button:visible").last
+    press_until(again, page.get_by_text("2/2").is_visible)
+    back = page.locator("[class*=st-key-previous-] button:visible")
+    press_until(back.last, page.get_by_text("1/2").is_visible)
 
-    page.locator("[class*=st-key-edit-] button:visible").first.press("Enter")
-    page.get_by_role("textbox", name=vi("Your question")).fill("Học phí nộp khi nào?")
-    page.get_by_role("button", name=vi("Ask again")).click()
+    box = page.get_by_role("textbox", name=vi("Your question"))
+    press_until(page.locator("[class*=st-key-edit-] button:visible").first, box.is_visible)
+    box.fill("Học phí nộp khi nào?")
+    press_until(page.get_by_role("button", name=vi("Ask again")), lambda: not box.is_visible())
     expect(answers(page).last).to_contain_text("Học phí", timeout=ANSWER_SECONDS, ignore_case=True)
-    page.get_by_role("button", name="‹").first.press("Enter")
-    expect(page.get_by_text(QUESTION).last).to_be_visible()
+    bubble = page.locator("[class*=st-key-bubble-]")
+    press_until(back.first, bubble.get_by_text(QUESTION).is_visible)
 
 
 def test_delete_can_be_undone_and_search_finds_unaccented(page: Page):
@@ -116,26 +120,34 @@ def test_delete_can_be_undone_and_search_finds_unaccented(page: Page):
     expect(answers(page)).to_have_count(1, timeout=ANSWER_SECONDS)
     sidebar = page.get_by_test_id("stSidebar")
     search = sidebar.get_by_role("textbox")
-    search.fill("canh bao hoc vu")
-    search.press("Enter")
     entry = sidebar.locator("[class*=st-key-open-] button:visible")
-    expect(entry).to_have_count(1)
-    search.fill("")
-    search.press("Enter")
-    sidebar.locator("[class*=st-key-menu-] button:visible").first.click()
-    page.get_by_text(vi("Delete"), exact=True).click()
-    expect(entry).to_have_count(0)
-    sidebar.get_by_role("button", name=vi("Undo")).click()
-    expect(entry).to_have_count(1)
+    for words, found in (("hoa dao", 0), ("canh bao hoc vu", 1), ("", 1)):
+        search.fill(words)
+        press_until(search, lambda found=found: entry.count() == found)
 
-    sidebar.locator("[class*=st-key-menu-] button:visible").first.click()
-    page.get_by_text(vi("Delete"), exact=True).click()
-    expect(entry).to_have_count(0)
+    delete_first(page, entry)
+    press_until(sidebar.get_by_role("button", name=vi("Undo")), lambda: entry.count() == 1)
+
+    delete_first(page, entry)
     page.reload()
-    page.get_by_role("button", name=vi("Trash ({count})").format(count=1)).click()
-    page.get_by_role("dialog").get_by_role("button", name=vi("Restore")).click()
-    expect(entry).to_have_count(1)
+    trash = page.get_by_role("button", name=vi("Trash ({count})").format(count=1))
+    press_until(trash, page.get_by_role("dialog").is_visible)
+    restore = page.get_by_role("dialog").get_by_role("button", name=vi("Restore"))
+    press_until(restore, lambda: entry.count() == 1)
     expect(answers(page)).to_have_count(1)
+
+
+def delete_first(page: Page, entry) -> None:
+    """The first conversation's menu and its Delete; a menu that a redraw closed is opened again."""
+    menu = page.get_by_test_id("stSidebar").locator("[class*=st-key-menu-] button:visible").first
+    delete = page.get_by_text(vi("Delete"), exact=True)
+    deadline = time.monotonic() + 60
+    while entry.count():
+        assert time.monotonic() < deadline, "nothing was deleted"
+        press_until(menu, delete.is_visible)
+        with suppress(PlaywrightTimeout):
+            delete.click(timeout=2000)
+            expect(entry).to_have_count(0, timeout=5000)
 
 
 def test_a_new_question_comes_to_the_top_and_the_input_keeps_the_focus(page: Page):
@@ -147,6 +159,24 @@ def test_a_new_question_comes_to_the_top_and_the_input_keeps_the_focus(page: Pag
         "node => Math.abs(node.getBoundingClientRect().top - 56) < 30", arg=last.element_handle()
     )
     expect(page.get_by_test_id("stChatInputTextArea")).to_be_focused()
+
+
+def test_the_input_takes_no_focus_from_who_moved_on_when_the_answer_ends(page: Page):
+    """The page waits a moment before it gives the focus back; the person tabs on in that moment."""
+    ask(page, QUESTION)
+    expect(answers(page)).to_have_count(1, timeout=ANSWER_SECONDS)
+    page.evaluate("""() => {
+        const later = window.setTimeout;
+        window.setTimeout = (act, wait, ...more) => {
+            if (wait !== 50 || !String(act).includes('focus')) return later(act, wait, ...more);
+            document.querySelector('.st-key-new-conversation button').focus();
+            return later(() => { act(); window.gaveBack = true; }, wait);
+        };
+    }""")
+    again = page.locator("[class*=st-key-again-] button:visible").last
+    press_until(again, page.get_by_text("2/2").is_visible)
+    page.wait_for_function("window.gaveBack")
+    expect(page.locator(".st-key-new-conversation button:visible")).to_be_focused()
 
 
 def test_streamlits_own_words_are_vietnamese_too(page: Page):
@@ -176,11 +206,11 @@ class TestWithASlowModel:
         expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
             "từ-3", timeout=ANSWER_SECONDS
         )
-        page.get_by_role("button", name=vi("Stop")).click()
-        expect(answers(page).last).to_contain_text(vi("Stopped"), timeout=10_000)
+        stopped = answers(page).last.get_by_text(vi("Stopped"))
+        press_until(page.get_by_role("button", name=vi("Stop")), stopped.is_visible)
         expect(answers(page).last).to_contain_text("từ-3")
         expect(answers(page).last).not_to_contain_text("từ-59")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while model.open_streams and time.monotonic() < deadline:
             time.sleep(0.05)
         assert model.open_streams == 0
@@ -192,10 +222,11 @@ class TestWithASlowModel:
         expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
             "từ-2", timeout=ANSWER_SECONDS
         )
-        page.get_by_role("link", name=vi("Documents")).click()
-        expect(page.get_by_role("heading", name=vi("Documents"))).to_be_visible()
+        heading = page.get_by_role("heading", name=vi("Documents"))
+        press_until(page.get_by_role("link", name=vi("Documents")), heading.is_visible)
         model.hurry.set()
-        page.get_by_role("link", name=vi("Chat")).click()
+        back = page.get_by_role("link", name=vi("Chat"))
+        press_until(back, lambda: not heading.is_visible())
         expect(answers(page).last).to_contain_text("từ-59", timeout=ANSWER_SECONDS)
         assert len(model.questions) == 1
 
@@ -233,7 +264,7 @@ class TestWithASlowModel:
             "từ-1", timeout=ANSWER_SECONDS
         )
         sidebar = page.get_by_test_id("stSidebar")
-        expect(sidebar).to_contain_text(vi("Loaded: {model}").format(model="slow"), timeout=15_000)
+        expect(sidebar).to_contain_text(vi("Loaded: {model}").format(model="slow"))
         expect(page.get_by_role("button", name=vi("Stop"))).to_be_visible()
 
 
@@ -266,9 +297,9 @@ def test_poisoned_answers_and_documents_run_nothing_and_call_nobody(chromium, da
             )
             ask(tab, f"mật khẩu {evil}")
             expect(answers(tab).last).to_contain_text("evil.example", timeout=ANSWER_SECONDS)
-            tab.get_by_test_id("stExpander").locator("summary").last.click()
-            tab.locator("[class*=st-key-open-source-] button:visible").first.click()
-            expect(tab.get_by_role("dialog")).to_contain_text("mật khẩu")
+            source = tab.locator("[class*=st-key-open-source-] button:visible").first
+            press_until(tab.get_by_test_id("stExpander").locator("summary").last, source.is_visible)
+            press_until(source, tab.get_by_role("dialog").get_by_text("mật khẩu").first.is_visible)
             assert (
                 tab.locator("img[src*=evil], script:text('alert(2)'), iframe[src*=evil]").count()
                 == 0
@@ -291,7 +322,7 @@ def _speaking(text):
 def test_a_second_start_is_refused_at_once_with_the_first_ones_address(app: RunningApp, tmp_path):
     log = tmp_path / "second.log"
     second = start_app(app.data, log)
-    code = second.wait(30)
+    code = second.wait(60)
     said = log.read_text()
     assert code == 1
     assert app.address in said
@@ -319,7 +350,7 @@ def _timed(command) -> float:
 
 def _timed_start(data, log) -> float:
     began = time.monotonic()
-    start_app(data, log).wait(30)
+    start_app(data, log).wait(60)
     return time.monotonic() - began
 
 
