@@ -312,8 +312,9 @@ def _synced(
     for folder in folders if remove_missing else ():
         removed += [file.path for file in services.folders.missing(folder.id)]
         services.folders.remove_missing(folder.id)
-    services.wait_until_read(threading.TIMEOUT_MAX)
     ids = [document_id for report in reports for document_id in report.documents]
+    if ids:
+        services.wait_until_read(threading.TIMEOUT_MAX)
     chosen = {folder.id for folder in folders}
     return {
         "added": [path for r in reports for path in r.added],
