@@ -17,6 +17,14 @@ from widgets.words import _, language, moment, plural
 
 _POLL_SECONDS = 2.0
 _NAMES_SHOWN = 8
+_STYLE = """
+<style>
+[class*="st-key-folder-"] { padding: 0.5rem 1rem; }
+[class*="st-key-folder-"] > div > [class*="st-key-review-"],
+[class*="st-key-folder-"] > div > [class*="st-key-unlinking-"] { padding: 0.5rem 0; }
+[class*="st-key-review-"] p, [class*="st-key-unlinking-"] p { margin: 0; }
+</style>
+"""
 
 _STATES: dict[FolderState, tuple[str, str, str]] = {
     "looking": (N_("Being compared"), ":material/sync:", "blue"),
@@ -37,23 +45,25 @@ def show() -> None:
     """Draw every linked folder, and a place to link another."""
     linked = services().folders.list()
     if linked:
+        st.html(_STYLE)
         st.fragment(_folders, run_every=_POLL_SECONDS)(_library_now())
+    links = st.session_state.setdefault("links", 0)
     with st.expander(
         _("Link another folder") if linked else _("Link a folder and keep it in step"),
         icon=":material/drive_folder_upload:",
-        key="link",
+        key=f"link-{links}",  # closed and empty again once a folder is linked
     ):
-        _form()
+        _form(links)
 
 
-def _form() -> None:
+def _form(links: int) -> None:
     st.caption(
         _(
             "New and changed files are read by themselves; a file that is gone stays in the library until"
             " you decide. Browsers do not let a page look through this PC, so paste the folder’s path."
         )
     )
-    with st.form("link-form", border=False):
+    with st.form(f"link-form-{links}", border=False):
         path = st.text_input(
             _("Folder on this PC"),
             placeholder=str(Path.home() / _("Regulations")),
@@ -61,9 +71,11 @@ def _form() -> None:
                 "Windows: hold Shift, right-click the folder, choose Copy as path. macOS: select the folder"
                 " and press ⌥⌘C. Linux: copy the folder in the file manager and paste it here."
             ),
-            key="link-path",
+            key=f"link-path-{links}",
         )
-        collection = document_actions.collection_picker(_("Into the collection"), "link-collection")
+        collection = document_actions.collection_picker(
+            _("Into the collection"), f"link-collection-{links}"
+        )
         done = st.form_submit_button(_("Link"), icon=":material/add_link:")
     if not (done and path.strip()):
         return
@@ -73,6 +85,7 @@ def _form() -> None:
         st.error(literal(error.text(language())), icon=":material/error:")
         return
     services().folders.look()
+    st.session_state["links"] = links + 1
     st.session_state["said"] = _("The folder is linked; what is in it is read now.")
     st.rerun()
 
