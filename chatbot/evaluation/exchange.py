@@ -84,10 +84,11 @@ def import_questions(questions: Questions, store: DocumentStore, content: bytes)
             text = row.get("question", "")
             if not text:
                 raise _Refused(N_("The question is empty."))
-            golds.setdefault(text, []).append(places.target(row))
+            target = places.target(row)
+            golds.setdefault(text, []).append(target)
         except _Refused as refused:
             bad.append(BadRow(line, refused.reason, refused.values))
-    added = [questions.add(text, targets, "imported") for text, targets in golds.items()]
+    added = questions.add_all(golds.items(), "imported")
     new = sum(each is not None for each in added)
     return Imported(new, len(added) - new, tuple(bad))
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from chatbot.text import fold
 
-EDGE = 12
+EDGE = 8
 """Words in a print; fewer where the place is shorter."""
 
 _WORD = re.compile(r"\w+")
@@ -59,12 +60,14 @@ class Words:
         self.length = len(text)
         found = list(_WORD.finditer(text))
         self.spans = [match.span() for match in found]
+        self._ends = [match.end() for match in found]
         self.folded = [fold(match.group()) for match in found]
 
     def within(self, start: int, end: int) -> tuple[int, int]:
         """First and one past the last of the words that lie in the span."""
-        inside = [n for n, (s, e) in enumerate(self.spans) if s >= start and e <= end]
-        return (inside[0], inside[-1] + 1) if inside else (0, 0)
+        first = bisect_left(self.spans, (start, start))
+        last = bisect_right(self._ends, end)
+        return (first, last) if first < last else (0, 0)
 
     def find(self, words: Sequence[str], start: int = 0, end: int | None = None) -> list[int]:
         """Where this run of folded words begins in the span, as numbers of words."""

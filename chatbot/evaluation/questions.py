@@ -28,11 +28,6 @@ class Gold:
     name: str
     anchor: Anchor
 
-    @property
-    def words(self) -> tuple[str, int, str, str]:
-        """The same for two places that differ in nothing but white space and punctuation at their edges."""
-        return self.document_id, self.anchor.words, self.anchor.head, self.anchor.tail
-
 
 @dataclass(frozen=True, slots=True)
 class OwnQuestion:
@@ -97,29 +92,42 @@ class Questions:
 
         Raises NotFoundError when a document is gone, or no place was given.
         """
-        text = " ".join(nfc(text).split())
-        golds = [self._kept(target) for target in dict.fromkeys(targets)]
-        if not text or not golds:
-            raise NotFoundError(N_("the question or its right passage"))
-        for question in self.all():
-            same = {gold.words for gold in question.golds} == {gold.words for gold in golds}
-            if same and fold(question.text) == fold(text):
-                return None
-        question_id = uuid.uuid4().hex
+        return self.add_all([(text, targets)], origin, message_id)[0]
+
+    def add_all(
+        self,
+        asked: Iterable[tuple[str, Sequence[Target]]],
+        origin: Origin,
+        message_id: str | None = None,
+    ) -> list[str | None]:
+        """`add` for many at once: all or none of them."""
+        finder = Finder(self._store)
+        known = {_sameness(question.text, question.golds) for question in self.all()}
+        added: list[str | None] = []
         with self._database.transaction() as connection:
-            connection.execute(
-                "INSERT INTO questions VALUES (?, ?, ?, ?, ?)",
-                (question_id, text, origin, message_id, time.time()),
-            )
-            connection.executemany(
-                "INSERT INTO gold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (question_id, n, g.document_id, g.sha256, g.name, g.anchor.start, g.anchor.end,
-                     g.anchor.words, g.anchor.head, g.anchor.tail)
-                    for n, g in enumerate(golds)
-                ),
-            )  # fmt: skip
-        return question_id
+            for words, targets in asked:
+                text = " ".join(nfc(words).split())
+                golds = [finder.kept(target) for target in dict.fromkeys(targets)]
+                if not text or not golds:
+                    raise NotFoundError(N_("the question or its right passage"))
+                if _sameness(text, golds) in known:
+                    added.append(None)
+                    continue
+                known.add(_sameness(text, golds))
+                added.append(uuid.uuid4().hex)
+                connection.execute(
+                    "INSERT INTO questions VALUES (?, ?, ?, ?, ?)",
+                    (added[-1], text, origin, message_id, time.time()),
+                )
+                connection.executemany(
+                    "INSERT INTO gold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        (added[-1], n, g.document_id, g.sha256, g.name, g.anchor.start, g.anchor.end,
+                         g.anchor.words, g.anchor.head, g.anchor.tail)
+                        for n, g in enumerate(golds)
+                    ),
+                )  # fmt: skip
+        return added
 
     def remove(self, *question_ids: str) -> None:
         """Erase questions; figures of earlier runs stay, their words go."""
@@ -136,14 +144,6 @@ class Questions:
             raise NotFoundError(N_("this question"))
         if self.add(text, targets, row["origin"], row["message_id"]):
             self.remove(question_id)
-
-    def _kept(self, target: Target) -> Gold:
-        document = self._store.get(target.document_id)
-        anchor = Anchor(0, None)
-        if target.end is not None:
-            words = Words(self._store.text(document.id))
-            anchor = anchored(words, target.start, target.end)
-        return Gold(document.id, document.sha256, document.name, anchor)
 
     # --- where the answers lie now ------------------------------------------------------------
 
@@ -231,6 +231,14 @@ class Finder:
         last = places[0] + len(quoted.folded) - 1
         return Target(source.document_id, words.spans[places[0]][0], words.spans[last][1])
 
+    def kept(self, target: Target) -> Gold:
+        """The place as it is stored. Raises NotFoundError when its document is gone."""
+        document = self._store.get(target.document_id)
+        anchor = Anchor(0, None)
+        if target.end is not None:
+            anchor = anchored(self.words(document.id), target.start, target.end)
+        return Gold(document.id, document.sha256, document.name, anchor)
+
     def words(self, document_id: str) -> Words:
         if document_id not in self._words:
             self._words[document_id] = Words(self._store.text(document_id))
@@ -247,6 +255,12 @@ class Finder:
         """The first passage that is right for the target: what a person is shown of it."""
         passages = self._store.passages(target.document_id)
         return next((p for p in passages if target.covers(p.document_id, p.start, p.end)), None)
+
+
+def _sameness(text: str, golds: Iterable[Gold]) -> tuple[str, frozenset[tuple[str, int, str, str]]]:
+    """Equal for questions that differ in marks and case only, and places that differ at their edges only."""
+    places = ((g.document_id, g.anchor.words, g.anchor.head, g.anchor.tail) for g in golds)
+    return fold(text), frozenset(places)
 
 
 def _gold(row: Any) -> Gold:
