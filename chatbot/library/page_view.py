@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from chatbot.errors import NotFoundError
 from chatbot.library.anchors import Rectangle, rectangles, unpack
 from chatbot.library.legal import ARTICLE, legal_marks
 from chatbot.library.renderer import PagePicture, Renderer
 from chatbot.library.store import DocumentStore, PageSpan
-from chatbot.types import Document, Heading
+from chatbot.types import Document, Heading, Source
 
 PART = 8_000
 """Characters: a text without pages is shown in parts of at most this size."""
@@ -35,13 +36,18 @@ class View:
     """Whether it is known where words stand on them; not for documents that an older Hearth read."""
     passage: Span | None
     """Where the passage stands in the document's text; None when it cannot be told with certainty."""
-    quotes: tuple[Span, ...] = ()
+    quotes: tuple[Span, ...]
     """What of it the answer quotes."""
+    page: int | None
+    """The page that it was on when it was quoted."""
 
     @property
     def first(self) -> int:
         """The place among the sheets of that on which the passage begins."""
-        return self.lit[0] if self.lit else 0
+        if self.lit:
+            return self.lit[0]
+        numbers = [sheet.number for sheet in self.sheets]
+        return numbers.index(self.page) if self.page in numbers else 0
 
     @property
     def lit(self) -> tuple[int, ...]:
@@ -68,17 +74,18 @@ class PageView:
         self._store = store
         self._renderer = renderer
 
-    def open(
-        self, document_id: str, passage_id: str, text: str, quotes: Sequence[Span] = ()
-    ) -> View:
-        """The document at the passage that reads `text`; `quotes` are spans of that text.
+    def open(self, source: Source, quotes: Sequence[Span] = ()) -> View:
+        """The document of a source at its passage; `quotes` are spans of the source's text.
 
         Raises NotFoundError when the document is gone.
         """
+        document_id, text = source.document_id, source.text
         document = self._store.get(document_id)
+        if document.deleted_at:
+            raise NotFoundError(document.name)
         drawn = document.media_type == "application/pdf" or document.media_type.startswith("image/")
         sheets = self._store.page_spans(document_id)
-        passage = self._place(document_id, passage_id, text)
+        passage = self._place(document_id, source.passage_id, text)
         if not drawn:
             sheets = tuple(_in_parts(self._store.text(document_id), sheets))
         return View(
@@ -88,6 +95,7 @@ class PageView:
             anchored=drawn and all(s.anchored for s in sheets),
             passage=passage and _without_margins(text, passage[0]),
             quotes=tuple((passage[0] + s, passage[0] + e) for s, e in quotes) if passage else (),
+            page=source.page,
         )
 
     def picture(self, view: View, place: int) -> PagePicture:

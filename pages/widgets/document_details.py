@@ -9,7 +9,7 @@ from chatbot.library.store import DocumentStore
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Document
-from widgets import document_actions, document_row
+from widgets import document_actions, document_row, source, validity
 from widgets.words import _, language, moment
 
 _PASSAGES_PER_PAGE = 10
@@ -23,6 +23,7 @@ def show(document: Document) -> None:
     st.header(literal(document.name), anchor=False)
     reading = document.state in ("waiting", "reading")
     st.fragment(_state, run_every=1.0 if reading else None)(document.id, reading)
+    validity.show(document)
     with st.container(horizontal=True):
         for action, icon in (
             ("again", ":material/refresh:"),
@@ -84,5 +85,14 @@ def _passages(document: Document) -> None:
             place = [str(passage.ordinal + 1)]
             place += [_("page {page}").format(page=passage.page)] if passage.page else []
             place += [literal(passage.path)] if passage.path else []
-            st.caption(" · ".join(place))
+            with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+                st.caption(" · ".join(place), width="stretch")
+                if st.button(
+                    _("Show in the document"),
+                    icon=":material/menu_book:",
+                    type="tertiary",
+                    key=f"show-{passage.id}",
+                    help=_("Open the passage"),
+                ):
+                    source.show_stored(passage, document.name)
             st.markdown(literal(passage.text.strip()))

@@ -131,11 +131,11 @@ def _sources(message: Message) -> None:
     cited = cited_numbers(message.text)
     if NOT_FOUND in message.notices:
         with st.expander(_("Nearest passages"), icon=":material/travel_explore:"):
-            source.cards(message.sources, message.id)
+            source.cards(message.sources, message.id, message.text)
         return
     used = [s for s in message.sources if s.number in cited]
     others = [s for s in message.sources if s.number not in cited]
-    source.cards(used, message.id)
+    source.cards(used, message.id, message.text)
     if others:
         count = plural("{count} more passage", "{count} more passages", len(others))
         with st.expander(count, icon=":material/library_books:"):
