@@ -117,7 +117,9 @@ _NEW_LINE = (
     r"\n(?=[ \t]*(?:\n|Điều\s|\d{1,3}\.\s|[a-zđ]\)|[-+–•]\s|Chương\s|[A-ZĐ]{2,}\s+[A-ZĐ]{2}))"
 )
 _STOP = re.compile(rf"[.;:“”](?=\s|$)|{_NEW_LINE}")
-_BEGIN = re.compile(rf"[.:](?=\s)|{_NEW_LINE}")
+_BEGIN = re.compile(
+    rf"[.:](?=\s)|{_NEW_LINE}|(?<!,)(?<!;)(?<!và)\n(?=[ \t]*(?:{_KIND_WORD}|Kể|Các)\s)"
+)
 _PARTS = re.compile(
     r"\b(?:điều|khoản|điểm|mục|chương|phần|phụ\s+lục|biểu|mẫu|danh\s+mục|tên|cụm\s+từ|từ|đoạn|dòng|gạch|tiêu\s+đề"
     r"|một\s+số|số\s+thứ\s+tự|nội\s+dung|quy\s+định)\b",
@@ -424,7 +426,10 @@ def _items(text: str, verb: str, start: int) -> Iterator[Relation]:
 
 def _by_ending(text: str) -> Iterator[Relation]:
     """'Thông tư số … hết hiệu lực kể từ ngày Thông tư này có hiệu lực', in either order, or as a list."""
+    end = 0
     for ended in _ENDED.finditer(text):
+        if ended.start() < end:
+            continue  # the same sentence
         left = max(0, ended.start() - _CLAUSE)
         start = max((m.end() for m in _BEGIN.finditer(text, left, ended.start())), default=left)
         stop = _STOP.search(text, ended.end(), ended.end() + _CLAUSE)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from chatbot.library.legal import ARTICLE, QUOTED, in_one_line, legal_marks, opens_item
+from chatbot.library.legal import (
+    ARTICLE,
+    QUOTED,
+    Reference,
+    in_one_line,
+    legal_marks,
+    official_number,
+    opens_item,
+    references,
+)
 
 
 def articles(text: str) -> list[str]:
@@ -105,3 +116,58 @@ def test_what_opens_an_item(line):
 )
 def test_what_does_not(line):
     assert not opens_item(line)
+
+
+def pointed(text: str) -> list[tuple[str, str, str, str]]:
+    """(article, clause, point, document) of each reference; '' is this article, this document."""
+    return [(r.article, r.clause, r.point, r.number or r.name) for r in references(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("theo quy định tại khoản 2 Điều 12 của Luật này", [("12", "2", "", "")]),
+        ("Điều 5 Nghị định số 100/2019/NĐ-CP", [("5", "", "", "100/2019/NĐ-CP")]),
+        ("điểm đ khoản 3 Điều 4a của Bộ luật Lao động.", [("4a", "3", "đ", "Bộ luật Lao động")]),
+        ("khoản 2 Điều này", [("", "2", "", "")]),
+        ("điểm a, b khoản 1 Điều 5", [("5", "1", "a", ""), ("5", "1", "b", "")]),
+        (
+            "điểm a khoản 1, khoản 3 Điều 7 và Điều 8 Luật Việc làm",
+            [("7", "1", "a", "Luật Việc làm"), ("7", "3", "", "Luật Việc làm"), ("8", "", "", "Luật Việc làm")],
+        ),
+        ("các Điều 5, 6 và 9 Thông tư này", [("5", "", "", ""), ("6", "", "", ""), ("9", "", "", "")]),
+        ("từ Điều 20 đến Điều 23", [(n, "", "", "") for n in ("20", "21", "22", "23")]),
+        ("Điều 3 Luật này và Điều 4 Nghị định số 1/2020/NĐ-CP", [("3", "", "", ""), ("4", "", "", "1/2020/NĐ-CP")]),
+        ("Điều 5 và 10 ngày làm việc", [("5", "", "", "")]),
+        ("quan điểm a Điều kiện 1, điều trị 2 lần", []),
+        ("pursuant to Clause 2 of Article 14", [("14", "2", "", "")]),
+    ],
+)  # fmt: skip
+def test_what_a_text_points_to(text: str, expected: list[tuple[str, str, str, str]]):
+    assert pointed(text) == expected
+
+
+def test_a_reference_knows_where_it_stands_and_whether_it_stays_in_its_document():
+    text = "Theo khoản 1 Điều 5 của Luật này."
+    assert references(text) == (Reference(5, 32, "5", "1"),)
+    assert text[5:32] == "khoản 1 Điều 5 của Luật này"
+    assert references(text)[0].own
+    assert not references("Điều 5 Luật Việc làm")[0].own
+
+
+def test_headings_point_nowhere():
+    assert pointed("Điều 5. Tên điều\n1. Theo Điều 6.\n“Điều 7. Tên mới\n") == [("6", "", "", "")]
+    assert pointed("theo quy định tại\nĐiều 7. Còn lại") == [("7", "", "", "")]
+
+
+def test_an_official_number_is_one_however_its_line_broke():
+    assert official_number("29/2017/ TT-\n BLĐTBXH") == official_number("29/2017/TT–BLĐTBXH")
+
+
+@pytest.mark.parametrize(
+    "piece", ["khoản 1, khoản 2 và ", "điểm a, b khoản 1, ", "Điều 1, ", "Điều 1 đến "]
+)
+def test_long_lists_are_read_in_reasonable_time(piece: str):
+    started = time.perf_counter()
+    references(piece * 2000)
+    assert time.perf_counter() - started < 5
