@@ -111,22 +111,21 @@ def _files_by_question(
 def _welcome() -> None:
     first_run.show()
     st.title(_("What would you like to know?"))
-    documents = services().store.list()
-    ready = [d for d in documents if d.state == "ready"]
-    if len(ready) < len(documents):
-        _reading(len(ready))
-    if ready:
-        count = plural("{count} document", "{count} documents", len(ready))
+    tally = services().store.tally()
+    if tally.ready < tally.documents:
+        _reading(tally.ready)
+    if tally.ready:
+        count = plural("{count} document", "{count} documents", tally.ready)
         st.markdown(
             _("Answers come from {count} on this PC, with the exact passage beside them.").format(
                 count=count
             )
         )
-    elif not documents:
+    elif not tally.documents:
         st.markdown(
             _("Add a document with the + below or on the Documents page, then ask about it.")
         )
-    if any(d.collection == "samples" for d in ready):
+    if services().store.tally("samples").ready:
         st.caption(_("Try one of these about the sample documents:"))
         with st.container(horizontal=True, gap="small", key="samples"):
             for question in SAMPLE_QUESTIONS:
@@ -142,12 +141,11 @@ def _welcome() -> None:
 @st.fragment(run_every=1)
 def _reading(ready_before: int) -> None:
     """Say what is being read; draw the page anew when a document has become ready."""
-    documents = services().store.list()
-    waiting = [d for d in documents if d.state in ("waiting", "reading")]
-    if sum(d.state == "ready" for d in documents) != ready_before:
+    tally = services().store.tally()
+    if tally.ready != ready_before:
         st.rerun()
-    if waiting:
-        count = plural("{count} document", "{count} documents", len(waiting))
+    if tally.unread:
+        count = plural("{count} document", "{count} documents", tally.unread)
         st.caption(
             ":material/progress_activity: " + _("Still reading {count} …").format(count=count)
         )

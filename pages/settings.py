@@ -284,7 +284,7 @@ def _privacy() -> None:
 
 
 def _empty_trash() -> None:
-    documents = services().store.trash()
+    documents = services().store.trash_ids()
     conversations = services().history.conversations(deleted=True)
     if not documents and not conversations:
         st.caption(_("The trash is empty."))
@@ -300,7 +300,7 @@ def _empty_trash() -> None:
         with st.popover(_("Empty the trash"), icon=":material/delete_forever:"):
             st.markdown(_("This cannot be undone."))
             if st.button(_("Erase for good"), type="primary", key="erase-trash"):
-                services().ingest.purge(*(d.id for d in documents))
+                services().ingest.purge(*documents)
                 services().history.purge()
                 st.session_state.pop("deleted_conversation", None)
                 st.session_state.pop("deleted_documents", None)

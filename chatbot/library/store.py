@@ -46,6 +46,7 @@ SPARE_BYTES = 500_000_000
 MARGIN = 1.1
 NAME_TAKEN = N_("there is one of that name, or it is no name")
 _COPY_BYTES = 1 << 20
+_LONGEST_PLACE = 1000
 _BATCH = 500
 _TABLES = ("documents", "pages", "passages")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -122,10 +123,13 @@ class DocumentStore:
     ) -> Kept:
         """Copy a file into the store and acknowledge it as a waiting document.
 
+        A file of an uploaded folder has its path in there as its name, by which its next version is known.
         Content that the collection already holds is not stored again: its document comes back, taken up
         anew if it had failed. Raises DiskFullError with nothing stored.
         """
-        origin = str(Path(source).absolute()) if isinstance(source, Path) else None
+        origin = (
+            str(Path(source).absolute()) if isinstance(source, Path) else _place_in_folder(name)
+        )
         with telling_full_disk():
             if isinstance(source, Path):
                 known = self._known(_hash_of(source), collection, conversation, origin)
@@ -495,7 +499,8 @@ class DocumentStore:
     def anchors(self, document_id: str, ordinal: int) -> bytes:
         """Where the words of that page stand, for `library.anchors`; b"" where it is not known."""
         row = self._database.row(
-            "SELECT anchors FROM pages WHERE document_id = ? AND ordinal = ?", (document_id, ordinal)
+            "SELECT anchors FROM pages WHERE document_id = ? AND ordinal = ?",
+            (document_id, ordinal),
         )
         return (row and row["anchors"]) or b""
 
@@ -810,6 +815,12 @@ def label(name: str) -> str:
     """A file's name as people see it: the last part of a path, NFC, no control characters."""
     last = re.split(r"[\\/]", nfc(name).rstrip("\\/"))[-1]
     return _CONTROL.sub("", last).strip()[:255] or "?"
+
+
+def _place_in_folder(name: str) -> str | None:
+    """The path of a file inside an uploaded folder; None for a file that came alone."""
+    place = _CONTROL.sub("", nfc(name).replace("\\", "/")).strip("/")
+    return place[:_LONGEST_PLACE] if "/" in place else None
 
 
 def _same_file(name: str, origin: str | None) -> tuple[str, tuple[str, ...]]:

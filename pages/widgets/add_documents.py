@@ -20,13 +20,15 @@ from widgets.words import _, language, plural, size
 def show() -> None:
     """Draw the uploader and what may be chosen about it."""
     uploads = st.session_state.setdefault("uploads", 0)
+    folder = st.session_state.get("add-folder", False)
     files = st.file_uploader(
         _("Drop files here"),
         FILE_TYPES,
-        accept_multiple_files=True,
-        key=f"upload-{uploads}",
+        accept_multiple_files="directory" if folder else True,
+        key=f"upload-{uploads}-{folder}",
         label_visibility="collapsed",
     )
+    st.toggle(_("A whole folder"), key="add-folder")
     with st.expander(
         _("Choose a collection, or add a folder of this PC"), icon=":material/tune:", key="add"
     ):
@@ -79,6 +81,7 @@ def _keep(files: Sequence[Path | tuple[str, bytes]], collection: str) -> None:
 
 def style() -> None:
     """Names of documents to the left; the uploader's own English words in the person's language."""
+    words = _("Add a folder") if st.session_state.get("add-folder") else _("Add files")
     limit = size(config.get_option("server.maxUploadSize") * 1_000_000)
     kinds = _("or drop them here: PDF, Office, web, mail, text, pictures, up to {size} each")
     st.html(
@@ -93,7 +96,7 @@ def style() -> None:
         [data-testid="stFileUploaderDropzone"] button p,
         [data-testid="stFileUploaderDropzoneInstructions"] span {{ font-size: 0; white-space: normal; }}
         [data-testid="stFileUploaderDropzone"] > span button p::after {{
-          font-size: 0.875rem; content: {json.dumps(_("Add files"), ensure_ascii=False)}; }}
+          font-size: 0.875rem; content: {json.dumps(words, ensure_ascii=False)}; }}
         [data-testid="stFileUploaderDropzoneInstructions"] span::after {{
           font-size: 0.875rem; content: {json.dumps(kinds.format(size=limit), ensure_ascii=False)}; }}
         </style>

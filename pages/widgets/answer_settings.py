@@ -8,6 +8,7 @@ from dataclasses import replace
 import streamlit as st
 
 from chatbot.i18n import N_
+from chatbot.library.listing import Listing
 from chatbot.markup import literal
 from chatbot.services import QUOTES, REMOTE, services
 from chatbot.types import (
@@ -22,6 +23,8 @@ from widgets import validity
 from widgets.words import _, language, plural
 
 _DEFAULT = "default"
+_LISTED = 200
+"""Documents to choose single ones from; more are found by their names."""
 SCOPES: dict[Scope, str] = {
     "only": N_("Documents only"),
     "also": N_("Documents and model"),
@@ -69,9 +72,7 @@ def _documents(
     settings: ConversationSettings, key: str, conversation: Conversation | None
 ) -> ConversationSettings:
     chosen = settings.filter
-    documents = [d for d in services().store.list() if d.conversation is None]
-    names = {d.id: d.name for d in documents}
-    collections = sorted({d.collection for d in documents})
+    collections = [c.name for c in services().store.collections() if c.documents]
     attached = services().store.list(conversation=conversation.id) if conversation else []
     count = len(chosen.documents) + len(chosen.collections) + validity.narrowed(chosen)
     label = _("All documents")
@@ -103,14 +104,7 @@ def _documents(
                 key=f"scope-collections-{key}",
                 placeholder=_("Choose"),
             )
-            single = st.multiselect(
-                _("Documents"),
-                list(names),
-                default=[d for d in chosen.documents if d in names],
-                format_func=names.__getitem__,
-                key=f"scope-single-{key}",
-                placeholder=_("Choose"),
-            )
+            single = _single(chosen, key)
             with st.expander(
                 _("Types and dates"),
                 icon=":material/event_available:",
@@ -122,6 +116,29 @@ def _documents(
             )
             return replace(settings, filter=chosen)
     return replace(settings, filter=SearchFilter(nothing=everything == "none"))
+
+
+def _single(chosen: SearchFilter, key: str) -> list[str]:
+    """Single documents; a large library is first narrowed by words of their names."""
+    store = services().store
+    wanted = Listing(order="name")
+    if store.tally().documents > _LISTED:
+        words = st.text_input(
+            _("Find documents by name"),
+            key=f"scope-find-{key}",
+            icon=":material/search:",
+        )
+        wanted = replace(wanted, words=words or "")
+    here = store.named(chosen.documents)
+    names = {**here, **{d.id: d.name for d in store.page(wanted, _LISTED)}}
+    return st.multiselect(
+        _("Documents"),
+        list(names),
+        default=list(here),
+        format_func=names.__getitem__,
+        key=f"scope-single-{key}",
+        placeholder=_("Choose"),
+    )
 
 
 def _attached(files: Sequence[Document]) -> None:
