@@ -1,163 +1,274 @@
-"""How fast search is, side by side with the bare libraries on the very same folders.
+"""How fast search is at 100,000 passages, side by side with the bare libraries on the very same vectors and words.
 
-    python benchmarks/search.py [--passages 20000] [--questions 200] [--data ../shared/data/alqac-vi]
+    python -m benchmarks.search [--passages 100000] [--rebuild] [--agreement]
 
-Passages are pieces of about 800 characters of the data set's texts; copies beyond its size have a tenth of
-their words replaced, so that they are neither equal nor strange. Prints one JSON object; times are
-milliseconds unless named otherwise.
+The library is made once and kept (benchmarks/corpus.py; HEARTH_BENCH_CACHE). Every question is asked of
+bare Chroma, of bare tantivy and of Hearth in turn, so that a busy machine is busy for all of them.
+Milliseconds by the clock, and of processor time in all processes of Hearth ("cpu"), which other work on
+the machine does not lengthen. Prints one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import random
 import shutil
+import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 
+from benchmarks import corpus
 from chatbot.database import Database
-from chatbot.evaluation.datasets import Dataset, load_dataset
 from chatbot.evaluation.metrics import percentile
-from chatbot.library.embedders import SurfaceEmbedder
+from chatbot.library.embedders import SURFACE, SurfaceEmbedder, stamp_of
 from chatbot.library.index import Index
+from chatbot.library.index_chroma import ChromaIndex
+from chatbot.library.index_lexical import LexicalIndex
 from chatbot.retrieval.search import Search
-from chatbot.settings import PROJECT
 from chatbot.types import SearchFilter
 
-
-def pieces(data: Dataset, count: int) -> list[tuple[str, str]]:
-    """(document name, text) pairs, always the same."""
-    draw = random.Random(7)
-    base = [
-        (document.title, document.text[start : start + 800])
-        for document in data.documents
-        for start in range(0, len(document.text), 800)
-    ]
-    vocabulary = " ".join(text for _, text in base).split()
-    made = base[:count]
-    while len(made) < count:
-        name, text = base[len(made) % len(base)]
-        words = text.split()
-        for place in draw.sample(range(len(words)), len(words) // 10):
-            words[place] = draw.choice(vocabulary)
-        made.append((f"{name} bản {len(made) // len(base)}", " ".join(words)))
-    return made
+_CANDIDATES = 50
 
 
-def fill(database: Database, passages: list[tuple[str, str]]) -> None:
-    """Fifty passages a document."""
-    with database.transaction() as connection:
-        connection.execute("INSERT INTO collections VALUES ('half', 0), ('one', 0)")
-        for start in range(0, len(passages), 50):
-            part = passages[start : start + 50]
-            number = start // 50
-            collection = "one" if number == 0 else ("half" if number % 2 else "documents")
-            connection.execute(
-                "INSERT INTO documents (id, collection, name, sha256, media_type, size, state, passages,"
-                " added_at) VALUES (?, ?, ?, ?, 'text/plain', 1, 'ready', ?, ?)",
-                (f"d{number}", collection, part[0][0], str(number), len(part), float(number)),
-            )
-            connection.executemany(
-                "INSERT INTO passages VALUES (?, ?, ?, ?, 0, ?, NULL, ?)",
-                (
-                    (f"d{number}:{n}", f"d{number}", n, text, len(text), name)
-                    for n, (name, text) in enumerate(part)
-                ),
-            )
+def data_folder(passages: int) -> tuple[Path, dict[str, Any]]:
+    """A data folder with the library and a finished index, kept; and what building it took, if it was built now."""
+    folder = corpus.CACHE / f"search-{passages}"
+    if (folder / "built.json").exists():
+        return folder, json.loads((folder / "built.json").read_text())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copy(corpus.library(passages), folder / "hearth.db")
+    with opened(folder) as (index, _):
+        started = time.monotonic()
+        index.wait_ready(7200)
+        seconds = time.monotonic() - started
+        built = {
+            "build_seconds": round(seconds),
+            "build_cpu_seconds": round(sum(_cpu(p) for p in _processes(index))),
+            "built_per_second": round(passages / seconds),
+        }
+    (folder / "built.json").write_text(json.dumps(built))
+    return folder, built
 
 
-def timed(questions: list[str], ask: Callable[[str], object]) -> dict[str, float]:
-    for question in questions[:10]:
-        ask(question)
-    times = []
-    for question in questions:
-        started = time.perf_counter()
-        ask(question)
-        times.append(1000 * (time.perf_counter() - started))
-    return {"p50": round(percentile(times, 0.5), 2), "p95": round(percentile(times, 0.95), 2)}
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[tuple[Index, Search]]:
+    database = Database(folder / "hearth.db")
+    index = Index(database, folder / "index", SURFACE, corpus.CHUNKER)
+    try:
+        yield index, Search(index)
+    finally:
+        index.close()
+        database.close()
 
 
-def bare(folder: Path, questions: list[str]) -> dict[str, dict[str, float]]:
-    """Chroma and tantivy alone, in this process, on the folders that the index made."""
-    from chatbot.library.index_dense import DenseIndex
-    from chatbot.library.index_lexical import LexicalIndex
-
-    embedder = SurfaceEmbedder()
-    (dense_folder,), (lexical_folder,) = folder.glob("dense-*"), folder.glob("lexical-*")
-    dense, lexical = DenseIndex(dense_folder), LexicalIndex(lexical_folder)
-    vectors = {q: embedder.embed([q], "query")[0] for q in questions}
-    figures = {
-        "chroma": timed(questions, lambda q: dense.query(vectors[q], 50)),
-        "tantivy": timed(questions, lambda q: lexical.query(q, 50)),
-        "embedding": timed(questions, lambda q: embedder.embed([q], "query")),
+def first_search(folder: Path, question: str) -> dict[str, Any]:
+    """Seconds from the start of the index to the first answer, and to an index with everything open."""
+    started = time.monotonic()
+    with opened(folder) as (index, search):
+        found = search.find(question)
+        first = time.monotonic() - started
+        scanned = index.query(question).scanned
+        index.wait_ready(600)
+        ready = time.monotonic() - started
+        same = [r.passage.id for r in search.find(question).results]
+    before = [r.passage.id for r in found.results]
+    return {
+        "first_answer_seconds": round(first, 2),
+        "read_from_sqlite": scanned,
+        "all_open_seconds": round(ready, 2),
+        "of_its_8_passages_later_too": len(set(before) & set(same)),
     }
-    dense.close()
-    return figures
+
+
+class Bare:
+    """Chroma and tantivy alone, in this process, on copies of the folders."""
+
+    def __init__(self, folder: Path, place: Path) -> None:
+        # Copies: merely opening Chroma writes, and Hearth would find its seal broken.
+        for name in ("dense", "lexical"):
+            (source,) = folder.glob(f"index/{name}-*/")
+            shutil.copytree(source, place / name)
+        self._chroma = ChromaIndex(place / "dense")
+        self._words = LexicalIndex(place / "lexical")
+        self._chroma.warm_up()
+        self._embedder = SurfaceEmbedder()
+
+    def vector(self, question: str) -> Any:
+        return self._embedder.embed([question], "query")[0]
+
+    def chroma(self, vector: Any) -> list[str]:
+        return self._chroma.query(vector, _CANDIDATES)[0]
+
+    def words(self, question: str) -> object:
+        return self._words.query(question, _CANDIDATES)
+
+
+class Watch:
+    """Times of one thing, by the clock and by the processor."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def time(self, work: Callable[[], object], cpu: Callable[[], float]) -> None:
+        before, started = cpu(), time.perf_counter()
+        work()
+        self.wall.append(1000 * (time.perf_counter() - started))
+        self.cpu.append(1000 * (cpu() - before))
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "p50": round(percentile(self.wall, 0.5), 1),
+            "p95": round(percentile(self.wall, 0.95), 1),
+            "cpu_p50": round(percentile(self.cpu, 0.5), 1),
+            "cpu_p95": round(percentile(self.cpu, 0.95), 1),
+        }
+
+
+def side_by_side(
+    questions: list[str], bare: Bare, search: Search, processes: list[psutil.Process]
+) -> dict[str, Any]:
+    """Each question asked of all; and how Hearth compares with the sum of the bare libraries."""
+    watches = {name: Watch() for name in ("chroma", "words", "hearth")}
+
+    def everyone() -> float:
+        return sum(map(_cpu, processes))
+
+    for number, question in enumerate([*questions[:10], *questions]):
+        vector = bare.vector(question)
+        if number == 10:
+            watches = {name: Watch() for name in watches}
+        watches["chroma"].time(lambda v=vector: bare.chroma(v), time.process_time)
+        watches["words"].time(lambda q=question: bare.words(q), time.process_time)
+        watches["hearth"].time(lambda q=question: search.find(q), everyone)
+    rounds = zip(*(watches[name].wall for name in ("chroma", "words", "hearth")), strict=True)
+    processor = zip(*(watches[name].cpu for name in ("chroma", "words", "hearth")), strict=True)
+    return {
+        **{name: watch.figures() for name, watch in watches.items()},
+        "hearth_over_both": round(statistics.median(h / (c + w) for c, w, h in rounds), 2),
+        "cpu_over_both": round(statistics.median(h / (c + w) for c, w, h in processor), 2),
+    }
+
+
+def alone(
+    questions: list[str], search: Search, processes: list[psutil.Process], **how: Any
+) -> dict[str, float]:
+    watch = Watch()
+    for question in questions:
+        watch.time(lambda q=question: search.find(q, **how), lambda: sum(map(_cpu, processes)))
+    return watch.figures()
+
+
+def agreement(folder: Path, bare: Bare, questions: list[str]) -> float:
+    """The share of the exact ten nearest that Chroma's ten nearest hold; equal similarities count as equal."""
+    database = Database(folder / "hearth.db")
+    stamp = stamp_of(SurfaceEmbedder(), corpus.CHUNKER)
+    rows = database.rows("SELECT passage_id, vector FROM vectors WHERE stamp = ?", (stamp,))
+    database.close()
+    matrix = np.frombuffer(b"".join(row["vector"] for row in rows), "<f4").reshape(len(rows), -1)
+    places = {row["passage_id"]: number for number, row in enumerate(rows)}
+    held = 0
+    for question in questions:
+        vector = bare.vector(question)
+        exact = matrix @ vector
+        tenth = np.partition(exact, -10)[-10] - 1e-6
+        held += sum(exact[places[id_]] >= tenth for id_ in bare.chroma(vector)[:10])
+    return round(held / 10 / len(questions), 4)
+
+
+def rebuilt(folder: Path, questions: list[str]) -> dict[str, Any]:
+    """A graph file is damaged: how soon the first answer, what answers cost meanwhile, how soon all is well."""
+    with tempfile.TemporaryDirectory(dir=corpus.CACHE, ignore_cleanup_errors=True) as place:
+        copy = Path(place) / "data"
+        shutil.copytree(folder, copy)
+        graph = max(copy.glob("index/dense-*/*/data_level0.bin"))
+        with graph.open("r+b") as file:
+            file.seek(1_000_000)
+            file.write(b"damage" * 1000)
+        started = time.monotonic()
+        with opened(copy) as (index, search):
+            search.find(questions[0])
+            first = time.monotonic() - started
+            while index.status().state == "opening":
+                time.sleep(0.05)
+            meanwhile = alone(questions[:20], search, _processes(index))
+            index.wait_ready(7200)
+            return {
+                "first_answer_seconds": round(first, 2),
+                "meanwhile": meanwhile,
+                "rebuilt_seconds": round(time.monotonic() - started),
+                "cpu_seconds": round(sum(map(_cpu, _processes(index)))),
+            }
+
+
+def _processes(index: Index) -> list[psutil.Process]:
+    """This one, the index worker, and Chroma's."""
+    worker = psutil.Process(index._opened_pid)
+    return [psutil.Process(), worker, *worker.children(recursive=True)]
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Seconds of processor time, to the nanosecond where the system tells."""
+    tasks = Path(f"/proc/{process.pid}/task")
+    if not tasks.exists():
+        times = process.cpu_times()
+        return times.user + times.system
+    total = 0
+    for task in tasks.iterdir():
+        with contextlib.suppress(OSError):
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--passages", type=int, default=20_000)
+    parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=200)
-    parser.add_argument("--data", type=Path, default=PROJECT.parent / "shared/data/alqac-vi")
+    parser.add_argument("--rebuild", action="store_true", help="also damage a file; takes minutes")
+    parser.add_argument("--agreement", action="store_true", help="also compare with an exact scan")
     chosen = parser.parse_args()
-    data = load_dataset(chosen.data)
-    questions = [question.text for question in data.questions[: chosen.questions]]
-    passages = pieces(data, chosen.passages)
-    figures: dict[str, object] = {"passages": len(passages), "questions": len(questions)}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        database = Database(Path(folder) / "hearth.db")
-        fill(database, passages)
-        index_folder = Path(folder) / "index"
-
-        started = time.perf_counter()
-        index = Index(database, index_folder, "hearth-surface", "1")
-        index.wait_ready(7200)
-        seconds = time.perf_counter() - started
-        figures["build_seconds"] = round(seconds, 1)
-        figures["built_per_second"] = round(len(passages) / seconds)
-        started = time.perf_counter()
-        index.close()
-        figures["seal_seconds"] = round(time.perf_counter() - started, 2)
-
-        # On a copy: merely opening Chroma writes, and Hearth would find its seal broken.
-        copy = Path(folder) / "copy"
-        shutil.copytree(index_folder, copy)
-        figures["bare"] = bare(copy, questions)
-
-        started = time.perf_counter()
-        index = Index(database, index_folder, "hearth-surface", "1")
-        search = Search(index)
-        first = time.perf_counter()
-        search.find(questions[0])
-        figures["first_search_after_start_seconds"] = round(time.perf_counter() - first, 2)
-        index.wait_ready(7200)
-        figures["open_seconds"] = round(time.perf_counter() - started, 2)
-        process = psutil.Process(index._opened_pid)
-        long = " ".join(questions)[:20_000]
-        figures["search"] = {
-            "hybrid": timed(questions, search.find),
-            "lexical": timed(questions, lambda q: search.find(q, mode="lexical")),
-            "dense": timed(questions, lambda q: search.find(q, mode="dense")),
-            "half of the library": timed(
-                questions, lambda q: search.find(q, SearchFilter(collections=("half",)))
-            ),
-            "one document": timed(
-                questions, lambda q: search.find(q, SearchFilter(collections=("one",)))
-            ),
-            "a question of 20,000 characters": timed([long] * 5, search.find),
-        }
-        figures["index_process_mb"] = round(process.memory_info().rss / 2**20)
-        index._answering = False
-        figures["scan, process down"] = timed(questions[:5], search.find)
-        index.close()
-        database.close()
-    print(json.dumps(figures, ensure_ascii=False, indent=1))
+    questions = corpus.questions(count=chosen.questions)
+    folder, figures = data_folder(chosen.passages)
+    figures = {"passages": chosen.passages, "questions": len(questions), **figures}
+    figures["start"] = [first_search(folder, question) for question in questions[:3]]
+    with tempfile.TemporaryDirectory(dir=corpus.CACHE, ignore_cleanup_errors=True) as place:
+        bare = Bare(folder, Path(place))
+        with opened(folder) as (index, search):
+            index.wait_ready(600)
+            processes = _processes(index)
+            figures["questions of the data set"] = side_by_side(questions, bare, search, processes)
+            long = corpus.long_questions()
+            figures["questions of 250 words"] = side_by_side(long, bare, search, processes)
+            some = questions[::4]
+            figures["others"] = {
+                "words only": alone(some, search, processes, mode="lexical"),
+                "vectors only": alone(some, search, processes, mode="dense"),
+                "half of the library": alone(
+                    some, search, processes, filter=SearchFilter(collections=("half",))
+                ),
+                "one document": alone(
+                    some, search, processes, filter=SearchFilter(collections=("one",))
+                ),
+                "20,000 characters": alone([" ".join(questions)[:20_000]] * 5, search, processes),
+            }
+            figures["memory_mb"] = {
+                name: round(process.memory_info().rss / 2**20)
+                for name, process in zip(("worker", "vectors"), processes[1:], strict=False)
+            }
+        if chosen.agreement:
+            figures["agreement"] = agreement(folder, bare, questions)
+    if chosen.rebuild:
+        figures["rebuild"] = rebuilt(folder, questions)
+    json.dump(figures, sys.stdout, ensure_ascii=False, indent=1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +36,7 @@ _QUIET_SECONDS = 2.0
 _OPENING_SECONDS = 2.0
 """How long a question waits for an index that is just being opened."""
 _EMBED_SECONDS = 0.4
+_PATIENCE_SECONDS = 600.0
 _CROWD = 200
 """More documents at once are nobody's to wait for."""
 _MOST_DEATHS, _DEATHS_WITHIN = 3, 600.0
@@ -122,7 +123,7 @@ class Index:
         self._status = IndexStatus("opening")
         self._stamp: str | None = None
         self._opened_pid: int | None = None
-        self._answering = False
+        self._answering = self._opening = False
         self._pending: set[str] = set()
         self._asked = self._settled = 0
         self._wipe = False
@@ -145,7 +146,10 @@ class Index:
             self._stamp = self._surface_stamp()
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stamp or self._status.state in ("failed", "closed"), 600
+                lambda: (
+                    self._stamp or self._status.error or self._status.state in ("failed", "closed")
+                ),
+                600,
             )
         if self._stamp is None:
             raise self._status.error or ChildDied("closed", name="index")
@@ -159,11 +163,16 @@ class Index:
         self._needed.set()
 
     def wait_ready(self, timeout: float = 60) -> bool:
-        """Wait until nothing is being opened or rebuilt; False when that took longer, or failed."""
+        """Wait until nothing is being opened, rebuilt or taken in; False when that took longer, or failed."""
         self.open_now()
         with self._changed:
+            asked = self._asked
             self._changed.wait_for(
-                lambda: self._status.state in ("ready", "failed", "closed"), timeout
+                lambda: (
+                    (self._status.state == "ready" and self._settled >= asked)
+                    or self._status.state in ("failed", "closed")
+                ),
+                timeout,
             )
         return self._status.state == "ready"
 
@@ -175,8 +184,12 @@ class Index:
         mode: SearchMode = "hybrid",
     ) -> Candidates:
         """Up to `limit` candidates of each side that the filter allows; from SQLite if need be."""
-        if self._status.state == "opening":
-            self.wait_ready(_OPENING_SECONDS)
+        if self._status.state == "opening" and not self._answering:
+            self.open_now()
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._answering or self._status.state != "opening", _OPENING_SECONDS
+                )
         if self._answering and not self._is_gone():
             try:
                 found, _ = self._child.call(
@@ -191,6 +204,8 @@ class Index:
                 )
             except ChildError as error:
                 log.warning("the index did not answer, SQLite does: %s", error)
+                if not self._is_gone():
+                    self._child.restart()  # what it works with has died
                 self._wake()
         return self._scan(text, limit, filter, mode)
 
@@ -239,6 +254,15 @@ class Index:
         """
         self._refresh(document_ids)
 
+    def announce(self, added: Sequence[str], removed: Sequence[str] = ()) -> None:
+        """Begin what `add` and `remove` do: the next document is read meanwhile, and many are indexed together.
+
+        Waits only while a crowd is behind. `wait_ready` returns when all is done.
+        """
+        self._line_up([*added, *removed])
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._pending) <= _CROWD or self._given_up())
+
     def remove(self, document_ids: Sequence[str]) -> None:
         """Take out documents that are deleted in SQLite (`query` hides them from that moment on)."""
         self._refresh(document_ids)
@@ -272,26 +296,27 @@ class Index:
         self._thread.join(10)
         if usable:
             with contextlib.suppress(ChatbotError):
-                self._child.call("seal", timeout=10)
+                self._seal(10)
         self._child.close()
         self._set(IndexStatus("closed"))
 
     def _refresh(self, document_ids: Sequence[str]) -> None:
+        mine = self._line_up(document_ids)
+        if len(document_ids) > _CROWD:
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: self._settled >= mine or self._given_up())
+
+    def _line_up(self, document_ids: Sequence[str]) -> int:
         self.open_now()
         with self._changed:
             self._pending.update(document_ids)
             self._asked += 1
-            mine = self._asked
             self._changed.notify_all()
-            if len(document_ids) > _CROWD:
-                return
-            self._changed.wait_for(
-                lambda: (
-                    self._settled >= mine
-                    or self._left
-                    or self._status.state in ("failed", "closed")
-                )
-            )
+            return self._asked
+
+    def _given_up(self) -> bool:
+        return self._left or self._status.state in ("failed", "closed")
 
     # --- the keeper's thread --------------------------------------------------------------------
 
@@ -326,21 +351,16 @@ class Index:
         if wipe:
             self._child.restart()
         self._answering = False
-        reply, _ = self._child.call("open", {"wipe": wipe}, timeout=self._patience())
+        patience = 120 + self._database.rows("SELECT count(*) FROM passages")[0][0] / 100
+        reply, _ = self._child.call("open", {"wipe": wipe}, timeout=patience)
         with self._changed:
             self._wipe = False
             self._opened_pid = self._child.pid
-            self._stamp = reply["stamp"] or self._stamp
-            error = ChatbotError.from_dict(reply["error"]) if reply["error"] else None
+            self._opening = True
             self._answering = reply["answering"]
-            state: IndexState = "rebuilding" if reply["missing"] else "opening"
-            self._status = IndexStatus(state, 0, reply["missing"], error)
+            state: IndexState = "rebuilding" if reply["missing"] or wipe else "opening"
+            self._status = IndexStatus(state, 0, reply["missing"])
             self._changed.notify_all()
-
-    def _patience(self) -> float:
-        """Seconds that opening may take: a model may be fetched, every passage may have to be compared."""
-        passages = self._database.rows("SELECT count(*) FROM passages")[0][0]
-        return 3600.0 if self._allow_download else 120 + passages / 100
 
     def _catch_up(self) -> None:
         """Do everything that is asked for or missing, in short steps; then say so."""
@@ -366,18 +386,22 @@ class Index:
 
     def _work(self, missing: int) -> int:
         total = missing
-        while missing and not (self._closing or self._wipe):
+        while (missing or self._opening) and not (self._closing or self._wipe):
             reply, blob = self._child.call("step")
+            self._stamp = reply["stamp"] or self._stamp
             if reply["vectors"]:
                 self._commit(reply["vectors"], blob)
             missing = reply["missing"]
             total = max(total, missing)
             with self._changed:
+                self._opening = reply["opening"]
                 self._answering = reply["answering"]
-                state = self._status.state
+                state, error = self._status.state, self._status.error
                 if state != "ready":
-                    state = "rebuilding"
-                self._status = replace(self._status, state=state, done=total - missing, total=total)
+                    state = "rebuilding" if missing or not self._opening else "opening"
+                if reply["error"]:
+                    error = ChatbotError.from_dict(reply["error"])
+                self._status = IndexStatus(state, total - missing, total, error)
                 self._changed.notify_all()
         return missing
 
@@ -407,11 +431,19 @@ class Index:
                 raise ChildDied("it ended at work", name="index")
             if self._has_work():
                 return
-            if not sealed:
-                self._child.call("seal")
+            if not sealed and self._seal(_PATIENCE_SECONDS):
                 self._drop_old_vectors()
                 self._attempts = 0
                 sealed = True
+
+    def _seal(self, seconds: float) -> bool:
+        """Whether the index could be sealed before there was other work to do."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and (self._closing or not self._has_work()):
+            reply, _ = self._child.call("seal", timeout=seconds)
+            if reply["done"]:
+                return True
+        return False
 
     def _note_death(self) -> None:
         """An index that keeps killing its process at work is wiped, though its seal holds."""
@@ -458,19 +490,21 @@ class Index:
         connection = index_scan.open_read_only(self._database.file)
         with contextlib.closing(connection):
             condition = index_scan.allowed(wanted)
-            near: list[str] = []
+            near: dict[str, float] = {}
             dense: dict[str, float] = {}
             weight = 0.0
             if self._embedder_id == SURFACE:
                 embedder = SurfaceEmbedder()
                 vector = embedder.embed([text], "query")[0]
                 weight = embedder.weight("en")
-                near = index_scan.nearest(connection, condition, self.stamp, vector, 10 * limit)
-            words, weights = index_scan.word_scores(connection, condition, text, limit, near)
+                near = dict(
+                    index_scan.nearest(connection, condition, self.stamp, vector, 10 * limit)
+                )
+            words, weights = index_scan.word_scores(connection, condition, text, limit, [*near])
             lexical = dict(words) if mode != "dense" or not near else {}
             if near and mode != "lexical":
                 dense = index_scan.similarities(
-                    connection, [*near[:limit], *lexical], self.stamp, vector
+                    connection, [*[*near][:limit], *lexical], self.stamp, vector
                 )
         ids = dict.fromkeys([*lexical, *dense])
         return Candidates(

@@ -77,6 +77,13 @@ class LexicalIndex:
         hits = self._searcher.search(everything, max(1, count), count=False).hits
         return {self._searcher.doc(address)["id"][0] for _, address in hits}
 
+    def passages_of(self, document_ids: Sequence[str]) -> list[str]:
+        """The passages of these documents, as they were committed last."""
+        query = self._tantivy.Query.term_set_query(self._schema, "document", list(document_ids))
+        count = max(1, self._searcher.num_docs)
+        hits = self._searcher.search(query, count, count=False).hits
+        return [self._searcher.doc(address)["id"][0] for _, address in hits]
+
     def add(self, passages: Iterable[IndexedPassage]) -> None:
         writer = self._open_writer()
         for passage in passages:

@@ -77,8 +77,8 @@ def attached(conversation: str) -> Condition:
 
 def nearest(
     connection: sqlite3.Connection, condition: Condition, stamp: str, vector: Vectors, limit: int
-) -> list[str]:
-    """Passage ids by similarity of their stored vectors, nearest first."""
+) -> list[tuple[str, float]]:
+    """Passage ids with the similarities of their stored vectors, nearest first."""
     import numpy as np
 
     where, values = condition
@@ -93,7 +93,7 @@ def nearest(
         scores = stored.reshape(len(piece), -1) @ vector
         scored = ((float(score), row[0]) for score, row in zip(scores, piece, strict=True))
         best = heapq.nlargest(limit, [*best, *scored], key=lambda hit: (hit[0], hit[1]))
-    return [passage_id for _, passage_id in best]
+    return [(passage_id, score) for score, passage_id in best]
 
 
 def similarities(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,34 @@ _CHUNK = 4 << 20
 Files = dict[str, list[int]]
 
 
-def write_seal(folder: Path, facts: dict[str, Any]) -> None:
-    """Seal the folder as it stands now; `facts` (JSON-able) come back from `read_seal`."""
-    content = {"facts": facts, "files": _files(folder)}
-    write_atomically(folder / _SEAL, json.dumps(content).encode())
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A seal that was read: its facts, whether every file is still as it was, and the files as they are."""
+
+    facts: dict[str, Any]
+    holds: bool
+    files: Files
+    """Size, time of change and CRC-32 by relative path."""
 
 
-def read_seal(folder: Path) -> tuple[dict[str, Any], bool] | None:
+def write_seal(folder: Path, facts: dict[str, Any], checked: Files | None = None) -> None:
+    """Seal the folder as it stands now; `facts` (JSON-able) come back from `read_seal`.
+
+    Files that did not change since they were `checked`, moments ago, are not read again.
+    """
+    files = {name: [size, crc] for name, (size, _, crc) in _files(folder, checked or {}).items()}
+    write_atomically(folder / _SEAL, json.dumps({"facts": facts, "files": files}).encode())
+
+
+def read_seal(folder: Path) -> Checked | None:
     """The sealed facts and whether every file is still as it was; None without a readable seal."""
     try:
         content = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
-        facts, files = dict(content["facts"]), content["files"]
+        facts, sealed = dict(content["facts"]), content["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return facts, files == _files(folder)
+    files = _files(folder, {})
+    return Checked(facts, sealed == {n: [size, crc] for n, (size, _, crc) in files.items()}, files)
 
 
 def break_seal(folder: Path) -> None:
@@ -42,13 +57,18 @@ def break_seal(folder: Path) -> None:
         (folder / _SEAL).unlink()
 
 
-def _files(folder: Path) -> Files:
-    """Size and CRC-32 of every file but the seal and locks, by relative path."""
-    return {
-        file.relative_to(folder).as_posix(): [file.stat().st_size, _checksum(file)]
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != _SEAL and file.suffix not in (".lock", ".tmp")
-    }
+def _files(folder: Path, checked: Files) -> Files:
+    """Every file but the seal and locks."""
+    found: Files = {}
+    for file in sorted(folder.rglob("*")):
+        if not file.is_file() or file.name == _SEAL or file.suffix in (".lock", ".tmp"):
+            continue
+        name, about = file.relative_to(folder).as_posix(), file.stat()
+        known = checked.get(name, [])
+        fresh = known[:2] != [about.st_size, about.st_mtime_ns]
+        crc = _checksum(file) if fresh else known[2]
+        found[name] = [about.st_size, about.st_mtime_ns, crc]
+    return found
 
 
 def _checksum(file: Path) -> int:

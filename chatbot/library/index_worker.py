@@ -1,25 +1,29 @@
-"""The process that holds the indexes: Chroma, tantivy and the embedder. Run by library/index.py.
+"""The process that holds the indexes: tantivy, the embedder, and Chroma in a process below. Run by library/index.py.
 
-    open    verify or rebuild what is on disk, say how much is missing
+    open    verify or rebuild the words on disk, and begin to open the vectors beside
     plan    these documents changed: compare them with SQLite
     step    do a short piece of what is missing; hands new vectors to the owner, who commits them
     query · embed · seal
 
-SQLite is only read here. A folder is trusted when its seal holds; a folder without one is checked
+Words answer as soon as they are open; the embedder and Chroma follow in a thread. SQLite is only read here. A folder is trusted when its seal holds; a folder without one is checked
 passage by passage; anything else is wiped and rebuilt. `opening` marks a folder while it is being
 opened: found at the next start, the process died of it, and the folder is wiped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import re
 import shutil
+import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -36,7 +40,7 @@ from chatbot.library.embedders import (
     load_embedder,
     stamp_of,
 )
-from chatbot.library.index_dense import DenseIndex
+from chatbot.library.index_dense import DenseIndex, DenseProcess
 from chatbot.library.index_lexical import LEXICAL_VERSION, IndexedPassage, LexicalIndex
 from chatbot.library.index_seal import break_seal, read_seal, write_seal
 from chatbot.types import SearchFilter
@@ -46,10 +50,14 @@ log = logging.getLogger(__name__)
 _LEXICAL_STEP = 500
 _COPIED_STEP = 500
 _PREDECESSOR_SECONDS = 60
+_SWITCH_SECONDS = 0.0005
+"""How long Python lets one thread keep another waiting; a question passes through several."""
 _STEP_SECONDS = 0.3
 """A question waits at most about this long behind work on the index."""
-_OVERFETCH, _FILTERED_OVERFETCH = 2, 4
-"""Hits are checked against SQLite after the search; so many times the limit are fetched for that."""
+_SPARE = 10
+_FILTERED_OVERFETCH = 4
+"""Hits are checked against SQLite after the search: a few more than the limit are fetched for that, and
+so many times the limit where a filter throws hits away."""
 
 Store = TypeVar("Store", LexicalIndex, DenseIndex)
 
@@ -65,19 +73,26 @@ class _Shelf(Generic[Store]):
     complete: bool = False
     """Whether everything was in it once since it was opened."""
 
-    def touch(self) -> None:
-        if self.sealed:
-            break_seal(self.folder)
-            self.sealed = False
-
 
 @dataclass(slots=True)
 class _Dense:
-    """A dense shelf with the embedder that made it."""
+    """An embedder and the vectors it made; `shelf` is None while Chroma is being opened."""
 
-    shelf: _Shelf[DenseIndex]
     embedder: Embedder
     stamp: str
+    shelf: _Shelf[DenseIndex] | None = None
+    adding: Future[Any] | None = None
+    """What Chroma is taking in at this moment."""
+    added: int = 0
+    """How many passages that is."""
+
+    @property
+    def complete(self) -> bool:
+        return self.shelf is not None and self.shelf.complete
+
+    @property
+    def missing(self) -> int:
+        return self.added + (len(self.shelf.missing) if self.shelf else 0)
 
 
 class IndexWorker:
@@ -96,47 +111,87 @@ class IndexWorker:
         self._embedder_name = embedder
         self._chunker_version = chunker_version
         self._allow_download = allow_download
+        self._database = database
         self._connection = index_scan.open_read_only(database)
         self._embedder: Embedder | None = None
+        self._loading = threading.Lock()
+        self._process = DenseProcess(dense_lock(folder))
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
         self._lexical: _Shelf[LexicalIndex] | None = None
         self._dense: _Dense | None = None
         self._previous: _Dense | None = None
+        self._opening: Future[_Dense | None] | None = None
+        self._sealing: Future[None] | None = None
+        self._changed: list[str] = []
+        """Passages that changed while Chroma was being opened."""
         self._batch = 32
 
     # --- opening ------------------------------------------------------------------------------
 
     def open(self, request: Request) -> Event:
-        """Open both indexes; the embedder's failure leaves the lexical one and is told."""
+        """Open the words and begin to open the vectors; `step` tells how that went."""
         if request.params["wipe"]:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._opening = self._beside.submit(self._open_dense)
         lexical_folder = self._folder / f"lexical-{LEXICAL_VERSION}"
-        self._lexical = self._open_shelf(lexical_folder, LexicalIndex, self._expected())
+        expected = _expected(self._connection)
+        self._lexical = self._open_shelf(lexical_folder, LexicalIndex, expected)
         self._lexical.store.commit()
-        try:
-            embedder = self._load_embedder()
-        except ChatbotError as error:
-            return {"stamp": None, "error": error.to_dict(), **self._progress()}
+        return self._progress()
+
+    def close(self) -> None:
+        """End the process below."""
+        self._beside.shutdown()
+        self._process.close()
+
+    def _open_dense(self) -> _Dense | None:
+        """In a thread beside: load the embedder, open its vectors, and those of the one before if they must answer."""
+        embedder = self._load_embedder()
         stamp = stamp_of(embedder, self._chunker_version)
-        self._dense = self._open_dense(embedder, stamp)
-        if not self._dense.shelf.complete:
-            self._previous = self._open_previous(stamp)
-        self._forget_other_folders({lexical_folder, self._dense.shelf.folder})
-        return {"stamp": stamp, "error": None, **self._progress()}
-
-    def _load_embedder(self) -> Embedder:
-        if self._embedder is None:
-            self._embedder = load_embedder(self._embedder_name, allow_download=self._allow_download)
-        return self._embedder
-
-    def _open_dense(self, embedder: Embedder, stamp: str) -> _Dense:
-        folder = self._folder / _folder_name(stamp)
-        shelf = self._open_shelf(
-            folder, DenseIndex, self._expected(library_only=True), lambda s: self._agrees(s, stamp)
-        )
+        self._dense = dense = _Dense(embedder, stamp)
+        connection = index_scan.open_read_only(self._database)
+        with contextlib.closing(connection):
+            folder = self._folder / _folder_name(stamp)
+            shelf = self._open_shelf(
+                folder,
+                lambda folder: DenseIndex(folder, self._process),
+                _expected(connection, library_only=True),
+                lambda store: _agrees(connection, store, stamp),
+            )
         facts = {"stamp": stamp, "embedder": self._embedder_name}
         (folder / "embedder.json").write_text(json.dumps(facts), encoding="utf-8")
-        return _Dense(shelf, embedder, stamp)
+        previous = None if shelf.complete else self._open_previous(stamp)
+        dense.shelf = shelf
+        return previous
+
+    def _await_dense(self, seconds: float) -> Event:
+        """Take over what was opened beside: {stamp, error, opening}. Raises ChildError when it is damaged."""
+        reply: Event = {"stamp": None, "error": None, "opening": True}
+        if self._opening is not None:
+            wait([self._opening], seconds)
+            if not self._opening.done():
+                return reply
+            opening, self._opening = self._opening, None
+            try:
+                self._previous = opening.result()
+            except ChildError:
+                raise
+            except ChatbotError as error:  # no embedder, no vectors; words answer
+                reply["error"] = error.to_dict()
+            self._line_up(self._changed)
+            self._forget_other_folders()
+        reply["stamp"] = self._dense.stamp if self._dense else None
+        reply["opening"] = False
+        return reply
+
+    def _load_embedder(self) -> Embedder:
+        with self._loading:
+            if self._embedder is None:
+                self._embedder = load_embedder(
+                    self._embedder_name, allow_download=self._allow_download
+                )
+            return self._embedder
 
     def _open_previous(self, stamp: str) -> _Dense | None:
         """The index of the embedder before, to answer while the new one is built; None if unusable."""
@@ -144,15 +199,15 @@ class IndexWorker:
             try:
                 facts = json.loads(facts_file.read_text(encoding="utf-8"))
                 sealed = read_seal(facts_file.parent)
-                if facts["stamp"] == stamp or sealed is None or not sealed[1]:
+                if facts["stamp"] == stamp or sealed is None or not sealed.holds:
                     continue
                 embedder = load_embedder(facts["embedder"])
                 if stamp_of(embedder, self._chunker_version) != facts["stamp"]:
                     continue
-                store = DenseIndex(facts_file.parent)
                 break_seal(facts_file.parent)
+                store = DenseIndex(facts_file.parent, self._process)
                 shelf = _Shelf(facts_file.parent, store, complete=True)
-                return _Dense(shelf, embedder, facts["stamp"])
+                return _Dense(embedder, facts["stamp"], shelf)
             except (ChatbotError, OSError, ValueError, KeyError) as error:
                 log.warning("the index before cannot answer: %s", error)
         return None
@@ -166,7 +221,7 @@ class IndexWorker:
     ) -> _Shelf[Store]:
         seal = read_seal(folder)
         opening = folder / "opening"
-        if opening.exists() or (seal is not None and not seal[1]):
+        if opening.exists() or (seal is not None and not seal.holds):
             log.warning("%s is damaged and is rebuilt", folder.name)
             shutil.rmtree(folder)
             seal = None
@@ -177,7 +232,7 @@ class IndexWorker:
         try:
             store = open_store(folder)
             present = set(expected)
-            if seal is None or seal[0] != _facts(expected):
+            if seal is None or seal.facts != _facts(expected):
                 present = store.ids()
             sound = fresh or seal is not None or agrees(store)
         except Exception as error:  # any failure to open means the same: rebuild
@@ -194,42 +249,13 @@ class IndexWorker:
         if extra := sorted(present - expected.keys()):
             store.remove(extra)
         if seal is not None and not missing and not extra:
-            self._seal_shelf(shelf, expected)
+            write_seal(folder, _facts(expected), seal.files)
+            shelf.sealed = True
         return shelf
 
-    def _agrees(self, store: DenseIndex, stamp: str) -> bool:
-        """Whether an unsealed Chroma folder holds SQLite's vectors and finds them."""
-        for ids, vectors in store.vectors():
-            rows = self._connection.execute(
-                "SELECT passage_id, vector FROM vectors WHERE stamp = ?"
-                " AND passage_id IN (SELECT value FROM json_each(?))",
-                (stamp, json.dumps(ids)),
-            )
-            true = {passage_id: np.frombuffer(blob, "<f4") for passage_id, blob in rows}
-            for passage_id, vector in zip(ids, vectors, strict=True):
-                if passage_id in true and not np.allclose(true[passage_id], vector, atol=1e-5):
-                    return False
-            for number in range(0, len(ids), max(1, len(ids) // 20)):
-                found = store.query(vectors[number], 10)
-                best = index_scan.similarities(self._connection, found, stamp, vectors[number])
-                if ids[number] in true and max(best.values(), default=0) < 0.999 * float(
-                    vectors[number] @ vectors[number]
-                ):
-                    return False
-        return True
-
-    def _expected(self, *, library_only: bool = False) -> dict[str, None]:
-        """The passages an index should hold, in the order of their documents."""
-        attached = " AND d.conversation IS NULL" if library_only else ""
-        rows = self._connection.execute(
-            "SELECT p.id FROM passages p JOIN documents d ON d.id = p.document_id"
-            f" WHERE d.deleted_at IS NULL{attached} ORDER BY d.added_at, d.id, p.ordinal"
-        )
-        return {row[0]: None for row in rows}
-
-    def _forget_other_folders(self, used: set[Path]) -> None:
-        if self._previous is not None:
-            used = used | {self._previous.shelf.folder}
+    def _forget_other_folders(self) -> None:
+        shelves = [self._lexical, *(d.shelf for d in (self._dense, self._previous) if d)]
+        used = {shelf.folder for shelf in shelves if shelf}
         for folder in self._folder.iterdir():
             if folder.is_dir() and folder not in used:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -241,41 +267,59 @@ class IndexWorker:
         lexical = self._opened()
         documents = request.params["documents"]
         rows = self._connection.execute(
-            "SELECT p.id, d.conversation FROM passages p JOIN documents d ON d.id = p.document_id"
+            "SELECT p.id FROM passages p JOIN documents d ON d.id = p.document_id"
             " WHERE d.deleted_at IS NULL AND d.id IN (SELECT value FROM json_each(?))"
             " ORDER BY d.added_at, d.id, p.ordinal",
             (json.dumps(documents),),
         ).fetchall()
-        lexical.touch()
+        self._touch(lexical)
+        held = lexical.store.passages_of(documents)
         lexical.store.remove(document_ids=documents)
         lexical.missing.update((row[0], None) for row in rows)
         if not rows:
             lexical.store.commit()
-        if self._dense is not None:
-            self._dense.shelf.touch()
-            self._dense.shelf.store.remove(document_ids=documents)
-            self._dense.shelf.missing.update((row[0], None) for row in rows)
+        self._changed += [*held, *(row[0] for row in rows)]
+        if self._opening is None:
+            self._line_up(self._changed)
         return self._progress()
 
+    def _line_up(self, changed: list[str]) -> None:
+        """Take these passages out of Chroma; those that SQLite still has are missing there."""
+        if changed and self._dense is not None and self._dense.shelf is not None:
+            shelf = self._dense.shelf
+            self._touch(shelf)
+            shelf.store.remove(list(dict.fromkeys(changed)))
+            shelf.missing.update((passage_id, None) for passage_id in changed)
+        self._changed = []
+
     def step(self, request: Request) -> tuple[Event, bytes]:  # noqa: ARG002  a handler's shape
-        """A piece of the missing work; `vectors` names the passages whose vectors the blob holds."""
+        """A piece of the missing work; `vectors` names the passages whose vectors the blob holds.
+
+        Chroma takes in the one piece while the words of the next are indexed here.
+        """
         lexical = self._opened()
+        opened = self._await_dense(0 if lexical.missing else _STEP_SECONDS)
+        dense, made, blob = self._dense, list[str](), b""
+        if dense is not None and dense.shelf is not None:
+            made, blob = self._dense_step(dense, dense.shelf)
         if lexical.missing:
-            lexical.touch()
+            self._touch(lexical)
             lexical.store.add(self._taken(lexical.missing, _LEXICAL_STEP))
             if not lexical.missing:
                 lexical.store.commit()
                 lexical.complete = True
-            return {"vectors": [], **self._progress()}, b""
-        if self._dense is not None and self._dense.shelf.missing:
-            made, blob = self._dense_step(self._dense)
-            return {"vectors": made, **self._progress()}, blob
-        return {"vectors": [], **self._progress()}, b""
+        elif dense is not None and dense.adding is not None and not made:
+            wait([dense.adding], _STEP_SECONDS)
+            self._finish_adding(dense)
+        return {"vectors": made, **self._progress(), **opened}, blob
 
-    def _dense_step(self, dense: _Dense) -> tuple[list[str], bytes]:
+    def _dense_step(self, dense: _Dense, shelf: _Shelf[DenseIndex]) -> tuple[list[str], bytes]:
+        """Hand Chroma the next passages, unless it is still at work; the vectors that were made for it."""
+        self._finish_adding(dense)
+        if dense.adding is not None or not shelf.missing:
+            return [], b""
         started = time.monotonic()
-        shelf = dense.shelf
-        shelf.touch()
+        self._touch(shelf)
         ids = list(shelf.missing)[: self._batch]
         known = self._stored_vectors(ids, dense.stamp)
         # Stored vectors only need copying: of those, take many at a time.
@@ -286,20 +330,30 @@ class IndexWorker:
         new = [p for p in passages if p.id not in known]
         vectors = dense.embedder.embed([_embedded_text(p) for p in new], "passage")
         known |= {p.id: vector for p, vector in zip(new, vectors, strict=True)}
-        library = [p for p in passages if p.conversation is None]
+        library = [p.id for p in passages if p.conversation is None]
         if library:
-            shelf.store.add(
-                [p.id for p in library],
-                [p.document_id for p in library],
-                np.stack([known[p.id] for p in library]),
-            )
-        if not shelf.missing:
-            shelf.complete = True
-            self._retire_previous()
+            dense.adding = shelf.store.add(library, np.stack([known[id_] for id_ in library]))
+            dense.added = len(library)
+        elif not shelf.missing:
+            self._completed(shelf)
         if new:
             quick = time.monotonic() - started < _STEP_SECONDS
             self._batch = min(256, self._batch * 2) if quick else max(1, self._batch // 2)
         return [p.id for p in new], np.ascontiguousarray(vectors, "<f4").tobytes()
+
+    def _finish_adding(self, dense: _Dense) -> None:
+        if dense.adding is not None and dense.adding.done():
+            dense.adding.result()
+            dense.adding, dense.added = None, 0
+            if dense.shelf is not None and not dense.shelf.missing:
+                self._completed(dense.shelf)
+
+    def _completed(self, shelf: _Shelf[DenseIndex]) -> None:
+        shelf.complete = True
+        previous, self._previous = self._previous, None
+        if previous is not None and previous.shelf is not None:
+            previous.shelf.store.close()
+            shutil.rmtree(previous.shelf.folder, ignore_errors=True)
 
     def _stored_vectors(self, ids: list[str], stamp: str) -> dict[str, Vectors]:
         rows = self._connection.execute(
@@ -322,35 +376,42 @@ class IndexWorker:
         )
         return [IndexedPassage(*row) for row in rows]
 
-    def _retire_previous(self) -> None:
-        previous, self._previous = self._previous, None
-        if previous is not None:
-            previous.shelf.store.close()
-            shutil.rmtree(previous.shelf.folder, ignore_errors=True)
-
     def _progress(self) -> Event:
         lexical, dense = self._lexical, self._dense
         return {
-            "missing": (len(lexical.missing) if lexical else 0)
-            + (len(dense.shelf.missing) if dense else 0),
+            "missing": (len(lexical.missing) if lexical else 0) + (dense.missing if dense else 0),
             "answering": lexical is not None and lexical.complete,
         }
 
     def seal(self, request: Request) -> Event:  # noqa: ARG002  a handler's shape
-        """Bring the files to rest and seal them."""
-        lexical = self._opened()
-        if not lexical.sealed and not lexical.missing:
-            lexical.store.rest()
-            self._seal_shelf(lexical, lexical.store.ids())
-        dense = self._dense
-        if dense is not None and not dense.shelf.sealed and not dense.shelf.missing:
-            self._seal_shelf(dense.shelf, dense.shelf.store.ids())
-        return {}
+        """Bring the files to rest and seal them in a thread beside; {done: bool}, call until it is."""
+        lexical, dense = self._opened(), self._dense
+        if self._sealing is None:
+            shelves: list[_Shelf[Any]] = [lexical]
+            if dense is not None and dense.shelf is not None and dense.adding is None:
+                shelves.append(dense.shelf)
+            open_ = [shelf for shelf in shelves if not (shelf.sealed or shelf.missing)]
+            if not open_:
+                return {"done": True}
+            if lexical in open_:
+                lexical.store.rest()
+            self._sealing = self._beside.submit(_seal, open_)
+        wait([self._sealing], _STEP_SECONDS)
+        if self._sealing.done():
+            self._end_sealing()
+        return {"done": self._sealing is None}
 
-    @staticmethod
-    def _seal_shelf(shelf: _Shelf[Store], passage_ids: Iterable[str]) -> None:
-        write_seal(shelf.folder, _facts(passage_ids))
-        shelf.sealed = True
+    def _end_sealing(self) -> None:
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
+            sealing.result()
+
+    def _touch(self, shelf: _Shelf[Any]) -> None:
+        """The shelf's files are about to change."""
+        self._end_sealing()
+        if shelf.sealed:
+            break_seal(shelf.folder)
+            shelf.sealed = False
 
     # --- answering ----------------------------------------------------------------------------
 
@@ -367,44 +428,45 @@ class IndexWorker:
         question, limit, mode = (request.params[key] for key in ("text", "limit", "mode"))
         wanted = _filter(request.params["filter"])
         condition = index_scan.allowed(wanted)
-        weights = lexical.store.word_weights(question)
+        dense = self._answering_dense()
+        vector, asked = None, None
+        if mode != "lexical" and dense is not None:
+            vector = dense.embedder.embed([question], "query")[0]
+            if vector.any() and dense.complete and dense.shelf is not None:
+                # Chroma looks while the words are looked up here.
+                asked = dense.shelf.store.query(vector, _fetched(limit, condition))
         by_words: dict[str, float] = {}
         if mode != "dense":
             by_words = dict(self._lexical_hits(lexical.store, question, limit, condition))
         by_vector: dict[str, float] = {}
         dense_weight = 0.0
-        dense = self._answering_dense()
-        if mode != "lexical" and dense is not None:
-            vector = dense.embedder.embed([question], "query")[0]
-            if vector.any():
-                near = self._dense_hits(dense, vector, limit, condition)
-                if wanted.conversation is not None:
-                    attached = index_scan.attached(wanted.conversation)
-                    near += index_scan.nearest(
-                        self._connection, attached, dense.stamp, vector, limit
-                    )
-                by_vector = index_scan.similarities(
-                    self._connection, [*near, *by_words], dense.stamp, vector
-                )
-                dense_weight = dense.embedder.weight(language_of(question))
+        if dense is not None and vector is not None and vector.any():
+            near = self._dense_hits(dense, vector, asked, limit, condition)
+            if wanted.conversation is not None:
+                attached = index_scan.attached(wanted.conversation)
+                nearest = index_scan.nearest(self._connection, attached, dense.stamp, vector, limit)
+                near |= dict(nearest)
+            far = [passage_id for passage_id in by_words if passage_id not in near]
+            by_vector = near | index_scan.similarities(self._connection, far, dense.stamp, vector)
+            dense_weight = dense.embedder.weight(language_of(question))
         return {
             "hits": [
                 [passage_id, by_words.get(passage_id), by_vector.get(passage_id)]
                 for passage_id in dict.fromkeys([*by_words, *by_vector])
             ],
-            "word_weights": weights,
+            "word_weights": lexical.store.word_weights(question),
             "dense_weight": dense_weight,
         }
 
     def _answering_dense(self) -> _Dense | None:
-        if self._dense is None or not self._dense.shelf.complete:
+        if self._dense is None or not self._dense.complete:
             return self._previous or self._dense
         return self._dense
 
     def _lexical_hits(
         self, store: LexicalIndex, question: str, limit: int, condition: index_scan.Condition
     ) -> list[tuple[str, float]]:
-        fetched = _overfetched(limit, condition)
+        fetched = _fetched(limit, condition)
         hits = store.query(question, fetched)
         kept = self._kept([passage_id for passage_id, _ in hits], condition)
         if len(kept) < limit and len(hits) == fetched:
@@ -416,16 +478,19 @@ class IndexWorker:
         return [hit for hit in hits if hit[0] in kept][:limit]
 
     def _dense_hits(
-        self, dense: _Dense, vector: Vectors, limit: int, condition: index_scan.Condition
-    ) -> list[str]:
-        if not dense.shelf.complete:
-            return index_scan.nearest(self._connection, condition, dense.stamp, vector, limit)
-        fetched = _overfetched(limit, condition)
-        found = dense.shelf.store.query(vector, fetched)
-        kept = self._kept(found, condition)
-        if len(kept) < limit and len(found) == fetched:
-            return index_scan.nearest(self._connection, condition, dense.stamp, vector, limit)
-        return [passage_id for passage_id in found if passage_id in kept][:limit]
+        self,
+        dense: _Dense,
+        vector: Vectors,
+        asked: Future[dict[str, float]] | None,
+        limit: int,
+        condition: index_scan.Condition,
+    ) -> dict[str, float]:
+        if asked is not None:
+            found = asked.result()
+            kept = self._kept(list(found), condition)
+            if len(kept) >= limit or len(found) < _fetched(limit, condition):
+                return {id_: found[id_] for id_ in [i for i in found if i in kept][:limit]}
+        return dict(index_scan.nearest(self._connection, condition, dense.stamp, vector, limit))
 
     def _kept(self, ids: list[str], condition: index_scan.Condition) -> set[str]:
         """Those passages that SQLite, the truth, lets this question see now."""
@@ -443,8 +508,51 @@ class IndexWorker:
         return self._lexical
 
 
-def _overfetched(limit: int, condition: index_scan.Condition) -> int:
-    return limit * (_FILTERED_OVERFETCH if condition[1] else _OVERFETCH)
+def _expected(connection: sqlite3.Connection, *, library_only: bool = False) -> dict[str, None]:
+    """The passages an index should hold, in the order of their documents."""
+    attached = " AND d.conversation IS NULL" if library_only else ""
+    rows = connection.execute(
+        "SELECT p.id FROM passages p JOIN documents d ON d.id = p.document_id"
+        f" WHERE d.deleted_at IS NULL{attached} ORDER BY d.added_at, d.id, p.ordinal"
+    )
+    return {row[0]: None for row in rows}
+
+
+def _agrees(connection: sqlite3.Connection, store: DenseIndex, stamp: str) -> bool:
+    """Whether an unsealed Chroma folder holds SQLite's vectors and finds them."""
+    for ids, vectors in store.vectors():
+        rows = connection.execute(
+            "SELECT passage_id, vector FROM vectors WHERE stamp = ?"
+            " AND passage_id IN (SELECT value FROM json_each(?))",
+            (stamp, json.dumps(ids)),
+        )
+        true = {passage_id: np.frombuffer(blob, "<f4") for passage_id, blob in rows}
+        for passage_id, vector in zip(ids, vectors, strict=True):
+            if passage_id in true and not np.allclose(true[passage_id], vector, atol=1e-5):
+                return False
+        for number in range(0, len(ids), max(1, len(ids) // 20)):
+            found = list(store.query(vectors[number], 10).result())
+            best = index_scan.similarities(connection, found, stamp, vectors[number])
+            if ids[number] in true and max(best.values(), default=0) < 0.999 * float(
+                vectors[number] @ vectors[number]
+            ):
+                return False
+    return True
+
+
+def _seal(shelves: list[_Shelf[Any]]) -> None:
+    for shelf in shelves:
+        write_seal(shelf.folder, _facts(shelf.store.ids()))
+        shelf.sealed = True
+
+
+def dense_lock(folder: Path) -> Path:
+    """The lock file of the process that holds the Chroma folders within `folder`."""
+    return folder.with_name(f"{folder.name}-vectors.lock")
+
+
+def _fetched(limit: int, condition: index_scan.Condition) -> int:
+    return limit * _FILTERED_OVERFETCH if condition[1] else limit + _SPARE
 
 
 def _embedded_text(passage: IndexedPassage) -> str:
@@ -473,11 +581,14 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     from filelock import FileLock
 
+    sys.setswitchinterval(_SWITCH_SECONDS)
     values = json.loads(arguments[0])
     folder = Path(values["folder"])
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Neither Chroma nor tantivy bears two processes: a successor waits until this one has ended.
+    # Neither Chroma nor tantivy bears two processes: a successor waits until both of these have ended.
     with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=_PREDECESSOR_SECONDS):
+        with FileLock(dense_lock(folder), timeout=_PREDECESSOR_SECONDS):
+            pass
         worker = IndexWorker(
             Path(values["database"]),
             folder,

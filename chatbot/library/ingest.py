@@ -71,6 +71,10 @@ class PassageIndex(Protocol):
 
     def remove(self, document_ids: Sequence[str]) -> None: ...
 
+    def announce(self, added: Sequence[str], removed: Sequence[str]) -> None:
+        """Begin what `add` and `remove` wait for."""
+        ...
+
     def rebuild(self) -> None:
         """Forget everything and begin anew from the store, in the background."""
         ...
@@ -189,7 +193,9 @@ class Ingest:
             self._note_for_later(document_id, error)
             raise
         failpoint("committed")
-        self._tell_index(added=[document_id], removed=replaced)
+        # While more documents wait, the next one is read as the index takes in this one.
+        behind = document.conversation is None and bool(self._store.unfinished())
+        self._tell_index(added=[document_id], removed=replaced, behind=behind)
         failpoint("indexed")
         report(1.0)
         return self._store.get(document_id)
@@ -282,9 +288,17 @@ class Ingest:
             if self._index.stamp == stamp:  # the person may have chosen another embedder meanwhile
                 return stamp, np.vstack(batches) if batches else None
 
-    def _tell_index(self, added: Sequence[str] = (), removed: Sequence[str] = ()) -> None:
-        """The index follows the store; when it cannot, its own check finds the difference and rebuilds."""
+    def _tell_index(
+        self, added: Sequence[str] = (), removed: Sequence[str] = (), *, behind: bool = False
+    ) -> None:
+        """The index follows the store; when it cannot, its own check finds the difference and rebuilds.
+
+        `behind` lets it be a few documents late.
+        """
         try:
+            if behind:
+                self._index.announce(added, removed)
+                return
             if removed:
                 self._index.remove(list(removed))
             if added:

@@ -38,7 +38,7 @@ def open_index(filled, paths):
     def open_():
         index = Index(filled, paths.index, "hearth-surface", "1")
         opened.append(index)
-        assert index.wait_ready(60), index.status()
+        assert index.wait_ready(180), index.status()
         return index
 
     yield open_

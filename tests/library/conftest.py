@@ -35,6 +35,10 @@ class RecordingIndex:
     def add(self, document_ids: Sequence[str]) -> None:
         self.documents.update(document_ids)
 
+    def announce(self, added: Sequence[str], removed: Sequence[str]) -> None:
+        self.remove(removed)
+        self.add(added)
+
     def remove(self, document_ids: Sequence[str]) -> None:
         self.documents.difference_update(document_ids)
 

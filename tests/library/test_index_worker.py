@@ -1,5 +1,7 @@
 """The index process's own work, driven in this process."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -22,34 +24,57 @@ def ask(method, **params):
     return method(Request(1, params, b"", lambda *_: None))
 
 
-def work(worker):
-    """Steps until nothing is missing."""
-    while ask(worker.step)[0]["missing"]:
+def opened(worker):
+    """Open, and wait for the vectors too; their reply."""
+    ask(worker.open, wipe=False)
+    while (reply := worker._await_dense(60))["opening"]:
+        pass
+    return {**reply, **worker._progress()}
+
+
+def work(worker, database=None):
+    """Steps until nothing is missing; commits the vectors as the owner would."""
+    while True:
+        reply, blob = ask(worker.step)
+        for number, passage in enumerate(reply["vectors"] if database else ()):
+            size = len(blob) // len(reply["vectors"])
+            vector = blob[number * size :][:size]
+            database.execute(
+                "INSERT INTO vectors VALUES (?, ?, ?)", (passage, reply["stamp"], vector)
+            )
+        if not reply["missing"]:
+            return
+
+
+def seal(worker):
+    while not ask(worker.seal)["done"]:
         pass
 
 
-def test_while_a_new_embedder_is_at_work_the_old_index_answers(
-    database, paths, shared_data, tmp_path
-):
-    def worker(embedder):
-        return IndexWorker(paths.database, paths.index, embedder, "1", allow_download=False)
+@pytest.fixture
+def worker(paths):
+    made = []
 
+    def make(embedder="hearth-surface"):
+        made.append(IndexWorker(paths.database, paths.index, embedder, "1", allow_download=False))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_while_a_new_embedder_is_at_work_the_old_index_answers(database, worker, shared_data):
     put(database, LAWS)
-    old = worker("hearth-surface")
-    stamp = ask(old.open, wipe=False)["stamp"]
-    while True:
-        reply, blob = ask(old.step)
-        for number, passage in enumerate(reply["vectors"]):
-            size = len(blob) // len(reply["vectors"])
-            vector = blob[number * size :][:size]
-            database.execute("INSERT INTO vectors VALUES (?, ?, ?)", (passage, stamp, vector))
-        if not reply["missing"]:
-            break
-    ask(old.seal)
+    old = worker()
+    stamp = opened(old)["stamp"]
+    work(old, database)
+    seal(old)
     surface_weight = ask(old.query, **QUESTION)["dense_weight"]
+    old.close()
 
     new = worker(str(shared_data / "models" / "model2vec-vocab-quantized-64d"))
-    reply = ask(new.open, wipe=False)
+    reply = opened(new)
     assert reply["stamp"] != stamp
     assert reply["answering"]
     assert reply["missing"] == len(LAWS)
@@ -60,25 +85,64 @@ def test_while_a_new_embedder_is_at_work_the_old_index_answers(
     assert ask(new.query, **QUESTION)["dense_weight"] > surface_weight
 
 
-def test_an_unsealed_folder_whose_vectors_differ_is_refused_then_wiped(database, paths):
-    def worker():
-        return IndexWorker(paths.database, paths.index, "hearth-surface", "1", allow_download=False)
-
+def test_an_unsealed_folder_whose_vectors_differ_is_refused_then_wiped(database, worker):
     put(database, LAWS)
     first = worker()
-    stamp = ask(first.open, wipe=False)["stamp"]
+    stamp = opened(first)["stamp"]
     work(first)
+    first.close()
     wrong = np.eye(1, 384, dtype="<f4").tobytes()
     for name in LAWS:
         database.execute("INSERT INTO vectors VALUES (?, ?, ?)", (f"{name}:0", stamp, wrong))
+    second = worker()
     with pytest.raises(ChildError):
-        ask(worker().open, wipe=False)
+        opened(second)
+    second.close()
+    assert opened(worker())["missing"] == len(LAWS)
 
 
-def test_nothing_is_answered_before_the_index_is_open(paths, database):
-    worker = IndexWorker(paths.database, paths.index, "hearth-surface", "1", allow_download=False)
+def test_words_answer_while_the_vectors_are_being_opened(database, worker, monkeypatch):
+    put(database, LAWS)
+    first = worker()
+    opened(first)
+    work(first, database)
+    seal(first)
+    first.close()
+    second, go = worker(), threading.Event()
+    load = second._load_embedder
+    monkeypatch.setattr(second, "_load_embedder", lambda: go.wait(60) and load())
+    assert ask(second.open, wipe=False)["answering"]
+    assert second._await_dense(0)["opening"]
+    meanwhile = ask(second.query, **QUESTION)
+    assert [hit[0] for hit in meanwhile["hits"]] == ["handbook:0"]
+    # What changes meanwhile reaches the vectors once they are open.
+    put(database, {"moi": "Employees may carry unused leave over."})
+    ask(second.plan, documents=["moi"])
+    go.set()
+    work(second, database)
+    while second._await_dense(60)["opening"]:
+        pass
+    work(second, database)
+    found = {hit[0]: hit[2] for hit in ask(second.query, **{**QUESTION, "mode": "dense"})["hits"]}
+    assert found["moi:0"] > 0
+
+
+def test_a_document_that_changed_or_went_leaves_chroma(database, worker):
+    put(database, {"hai": "một câu\n\nhai câu", **LAWS})
+    index = worker()
+    opened(index)
+    work(index, database)
+    database.execute("DELETE FROM passages WHERE id = 'hai:1'")
+    database.execute("DELETE FROM documents WHERE id = 'cu-tru'")
+    ask(index.plan, documents=["hai", "cu-tru"])
+    work(index)
+    held = {f"{name}:0" for name in LAWS} - {"cu-tru:0"} | {"hai:0"}
+    assert index._dense.shelf.store.ids() == held == index._lexical.store.ids()
+
+
+def test_nothing_is_answered_before_the_index_is_open(database, worker):
     with pytest.raises(ChildError):
-        ask(worker.query, **QUESTION)
+        ask(worker().query, **QUESTION)
 
 
 def test_a_seal_holds_until_any_byte_changes(tmp_path):
@@ -86,11 +150,12 @@ def test_a_seal_holds_until_any_byte_changes(tmp_path):
     file = tmp_path / "sub" / "data.bin"
     file.write_bytes(bytes(5000))
     write_seal(tmp_path, {"passages": 3})
-    assert read_seal(tmp_path) == ({"passages": 3}, True)
+    seal = read_seal(tmp_path)
+    assert (seal.facts, seal.holds) == ({"passages": 3}, True)
     file.write_bytes(bytes(4000) + b"\1" + bytes(999))
-    assert read_seal(tmp_path) == ({"passages": 3}, False)
+    assert not read_seal(tmp_path).holds
     file.unlink()
-    assert read_seal(tmp_path) == ({"passages": 3}, False)
+    assert not read_seal(tmp_path).holds
     break_seal(tmp_path)
     break_seal(tmp_path)
     assert read_seal(tmp_path) is None
