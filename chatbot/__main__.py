@@ -183,6 +183,30 @@ def documents_remove(document_id: str, as_json: Json = False) -> None:
     _print(_run("documents remove", id=document_id), as_json, lambda r: str(r["document"]))
 
 
+@documents.command("export")
+def documents_export(
+    file: Path,
+    collection: Annotated[str | None, typer.Option(help="Only this collection.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write documents, their text and vectors into one file that another PC opens."""
+    result = _run("documents export", path=str(file.resolve()), collection=collection)
+    _print(result, as_json, _plain)
+
+
+@documents.command("import")
+def documents_import(
+    file: Path,
+    collection: Annotated[
+        str | None, typer.Option(help="Into this collection, not those of the file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take in a file that `documents export` wrote, here or on another PC."""
+    result = _run("documents import", path=str(file.resolve()), collection=collection)
+    _print(result, as_json, _plain)
+
+
 @documents.command("check")
 def documents_check(as_json: Json = False) -> None:
     """Compare the search index with the database."""

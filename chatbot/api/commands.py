@@ -32,6 +32,7 @@ from chatbot.types import (
     Backend,
     ConversationSettings,
     Document,
+    Job,
     Language,
     ModelArtifact,
     Scope,
@@ -141,6 +142,29 @@ def documents_remove(services: Services, id: str) -> Result:  # noqa: A002  as c
     document = services.store.get(id)
     services.ingest.purge(document.id)
     return {"removed": document.id, "document": document.name}
+
+
+def documents_export(services: Services, path: str, collection: str | None = None) -> Result:
+    """Write a collection, or all documents, into one file: {file, documents, passages, vectors, size}."""
+    job = services.jobs.wait(services.export_documents(Path(path), collection).id)
+    return {"file": path, **_done(job)}
+
+
+def documents_import(services: Services, path: str, collection: str | None = None) -> Result:
+    """Take in an exported file and wait until all of it is searched: {documents, doubles, unread, without_vectors}."""
+    job = services.jobs.wait(services.import_documents(Path(path), collection).id)
+    done = _done(job)
+    services.wait_until_read(threading.TIMEOUT_MAX)
+    return done
+
+
+def _done(job: Job) -> Result:
+    if error := error_of(job):
+        raise error
+    if job.state == "cancelled":
+        raise Cancelled
+    done: Result = json.loads(job.message)
+    return done
 
 
 def documents_check(services: Services) -> Result:
@@ -264,6 +288,8 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "documents unwatch": documents_unwatch,
     "documents list": documents_list,
     "documents remove": documents_remove,
+    "documents export": documents_export,
+    "documents import": documents_import,
     "documents check": documents_check,
     "documents rebuild": documents_rebuild,
     "models list": models_list,
