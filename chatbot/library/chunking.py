@@ -16,7 +16,7 @@ from chatbot.library.legal import ARTICLE, CLAUSE, POINT, QUOTED, Mark, in_one_l
 from chatbot.text import sentences
 from chatbot.types import Heading, PageText
 
-CHUNKER_VERSION = "1"
+CHUNKER_VERSION = "2"
 """Part of every index's stamp: rises when the same document would be cut differently."""
 
 TARGET = 1000

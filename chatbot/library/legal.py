@@ -1,6 +1,6 @@
 """Where a legal text has its parts, chapters, sections, articles, clauses and points.
 
-Vietnamese: Phần › Chương › Mục › Tiểu mục › Điều › Khoản › Điểm. English: Part › Chapter › Section ›
+Vietnamese: Phần › Chương › Mục › Tiểu mục › Điều › Khoản › Điểm, and after them Phụ lục › Mẫu số. English: Part › Chapter › Section ›
 Article, with clauses numbered 1. or 1.1 and points (a). A heading is a line of its own; a mention of
 an article inside a sentence is not one, wherever the line happened to break.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 PART, CHAPTER, SECTION, SUBSECTION, ARTICLE, CLAUSE, QUOTED, POINT = range(10, 90, 10)
@@ -38,6 +39,7 @@ _ORDINAL = r"(?:THỨ\s+\w+(?:\s+\w+)?|thứ\s+\w+(?:\s+\w+)?)"
 _UPPER = (
     (PART, re.compile(rf"(PHẦN|Phần|PART|Part)\s+({_ORDINAL}|{_NUMERAL})\b(.*)")),
     (PART, re.compile(rf"(PHỤ LỤC|Phụ lục|ANNEX|Annex|APPENDIX|Appendix|SCHEDULE|Schedule)(?:\s+(?:số\s+)?({_NUMERAL}|[A-Z])\b)?(.*)")),
+    (CHAPTER, re.compile(r"((?:MẪU|Mẫu)\s+(?:SỐ|số))\s+(\d{1,3}[A-Za-zđ]?(?:[/.-][\w-]{1,8})*)((?:\s*[.:].*)?)")),
     (CHAPTER, re.compile(rf"(CHƯƠNG|Chương|CHAPTER|Chapter)\s+({_NUMERAL})\b(.*)")),
     (SUBSECTION, re.compile(rf"(TIỂU MỤC|Tiểu mục)\s+({_NUMERAL})\b(.*)")),
     (SECTION, re.compile(rf"(MỤC|Mục|SECTION|Section)\s+({_NUMERAL})\b(.*)")),
@@ -55,10 +57,15 @@ _ITEM = re.compile(
 )
 # A line that ends like this goes on: what follows is a mention, not a heading.
 _UNFINISHED = re.compile(
-    r"(?:,|\b(?:tại|theo|của|và|hoặc|với|từ|đến|các|điểm|khoản|quy định|sửa đổi|bổ sung|bãi bỏ|thay thế|"
+    r"(?:,|\b(?:điểm|khoản|điều)\s+\w{1,3}|\b(?:tại|theo|của|và|hoặc|với|từ|đến|các|điểm|khoản|quy định|sửa đổi|bổ sung|bãi bỏ|thay thế|"
     r"and|or|of|to|in|under|by|with|see|from|the))$",
     re.IGNORECASE,
 )
+_ANNEX_WORDS = ("phụ lục", "mẫu", "annex", "appendix", "schedule")
+_ANNEX_TITLE = re.compile(r"([IVX]{1,5}|[A-H])\s*[.)]\s+(\S.*)")
+_AMENDS = re.compile(r"(?:sửa đổi|bổ sung|thay thế)\b", re.IGNORECASE)
+_FORMS_APART = 300
+"""Characters: forms (Mẫu số) that follow each other closer are lines of a list, not forms."""
 _CONTENTS_LINE = re.compile(r"(?:\.{4,}|…{2,}|\s\.\s\.\s\.)\s*\d+$")
 _TITLE_LENGTH = 110
 _TAIL = 80
@@ -95,6 +102,9 @@ class _Scan:
         self._point = ""
         self._article = 0
         self._quotes = 0
+        self._amending = False
+        self._annex = False
+        self._after_text = False
 
     def run(self) -> list[Mark]:
         for place, line in enumerate(self._lines):
@@ -102,14 +112,23 @@ class _Scan:
                 before = self._lines[place - 1].text if place else ""
                 self._visit(place, line, before)
             self._quotes = max(0, self._quotes + line.text.count("“") - line.text.count("”"))
-        return self._marks
+        forms = [m for m in self._marks if m.short.lower().startswith("mẫu")]
+        listed = {id(m) for m, after in pairwise(forms) if after.start - m.start < _FORMS_APART}
+        return [m for m in self._marks if id(m) not in listed]
 
     def _visit(self, place: int, line: _Line, before: str) -> None:
         if match := _ARTICLE.match(line.text):
-            if not _goes_on(before):
-                self._open_article(line, match)
+            # A preamble ends with a comma before the first article.
+            first = not self._article and match.group(3) == "1" and before.endswith(",")
+            if first or not _goes_on(before):
+                self._open_article(line, match, before)
             return
         if not self._quotes and self._open_upper(place, line, before):
+            return
+        if self._annex and not self._quotes and (match := _ANNEX_TITLE.match(line.text)):
+            if match.group(2).isupper():
+                self._clause = 0
+                self._add(line, CLAUSE, in_one_line(f"{match.group(1)}. {match.group(2)}"))
             return
         if not self._inside_article or self._quotes:
             return
@@ -122,15 +141,18 @@ class _Scan:
         elif match := _POINT.match(line.text):
             self._add(line, POINT, f"{_words_for(self._marks)[1]} {match.group(1)}")
 
-    def _open_article(self, line: _Line, match: re.Match[str]) -> None:
+    def _open_article(self, line: _Line, match: re.Match[str], before: str) -> None:
         quote, word, number, _, title = match.groups()
         digits = int(re.match(r"\d+", number)[0])  # type: ignore[index]
-        quoted = bool(quote) or (self._quotes > 0 and digits != self._article + 1)
+        told = self._quotes > 0 or (self._amending and before.endswith("như sau:"))
+        quoted = bool(quote) or (told and digits != self._article + 1)
         short = f"{word.capitalize()} {number}"
         label = in_one_line(f"{short}. {title}") if title else short
-        if quoted and self._inside_article:
+        if quoted:
             self._add(line, QUOTED, f"“{label}”", f"“{short}”")
             return
+        self._amending = bool(_AMENDS.match(title or ""))
+        self._annex = False
         self._quotes = 0
         self._inside_article = True
         self._article = digits
@@ -140,9 +162,14 @@ class _Scan:
     def _open_upper(self, place: int, line: _Line, before: str) -> bool:
         for rank, pattern in _UPPER:
             match = pattern.fullmatch(line.text)
-            if not match or _goes_on(before) or not _is_title(match.group(3)):
+            if not match or not _is_title(match.group(3)):
+                continue
+            if _goes_on(before) and not self._stands_alone(place, match.group(3)):
                 continue
             word, number, rest = match.groups()
+            in_text = self._inside_article and not self._after_text
+            if in_text and rest.strip() and word.lower().startswith("mẫu"):
+                continue  # an article lists its forms
             short = (
                 f"{word.capitalize()} {_numeral(number)}".strip() if number else word.capitalize()
             )
@@ -152,10 +179,17 @@ class _Scan:
             self._marks.append(Mark(line.start, end, rank, short, short))
             self._inside_article = False
             self._quotes = 0
-            if word.lower() in ("phụ lục", "annex", "appendix", "schedule", "phần", "part"):
+            self._annex = word.lower().startswith(_ANNEX_WORDS)
+            self._after_text = self._after_text or self._annex
+            if self._annex or word.lower() in ("phần", "part"):
                 self._article = 0
             return True
         return False
+
+    def _stands_alone(self, place: int, rest: str) -> bool:
+        """Whether the line is 'Chương I' and nothing else, with a title in capitals below it."""
+        below = self._lines[place + 1].text if place + 1 < len(self._lines) else ""
+        return not rest.strip() and below.isupper()
 
     def _end_of_title(self, place: int) -> int:
         """A chapter's title stands on the one to three lines below its number."""
@@ -218,13 +252,14 @@ _UNTIL = rf"(?:{_AND}|\s+đến\s+)"
 _NO_COUNT = (
     r"(?!\s*[/%]|\s+(?:ngày|tháng|năm|giờ|người|lần|tuổi|đồng|triệu|tỷ|bản|trường|loại|nhóm)\b)"
 )
+_THEN = r"(?:[^\S\n]+|\s+(?!\d{1,3}[.)]\s))"  # "… điều\n1. Theo": a title's end, then a clause
 _PLACE_NUMBER = rf"\d{{1,3}}(?:\.\d{{1,3}})?[a-zđ]?\b{_NO_COUNT}"
 _LETTER = r"[a-zđ](?:\.?\d{1,2})?(?![\w)])"
-_POINTS = rf"(?:các\s+)?[Đđ]iểm\s+{_LETTER}(?:{_UNTIL}(?:điểm\s+)?{_LETTER}){{0,30}}+"
+_POINTS = rf"(?:các\s+)?[Đđ]iểm{_THEN}{_LETTER}(?:{_UNTIL}(?:điểm\s+)?{_LETTER}){{0,30}}+"
 _CLAUSES = (
     rf"(?:các\s+)?[Kk]hoản\s+{_PLACE_NUMBER}(?:{_UNTIL}(?:khoản\s+)?{_PLACE_NUMBER}){{0,30}}+"
 )
-_ARTICLES = rf"(?:[Cc]ác\s+)?\b[Đđ]iều\s+(?:này\b|{_PLACE_NUMBER}(?:{_UNTIL}(?:[Đđ]iều\s+)?{_PLACE_NUMBER})*+)"
+_ARTICLES = rf"(?:[Cc]ác\s+)?\b[Đđ]iều{_THEN}(?:này\b|{_PLACE_NUMBER}(?:{_UNTIL}(?:[Đđ]iều\s+)?{_PLACE_NUMBER})*+)"
 _INSIDE = re.compile(rf"(?:(?P<points>{_POINTS})\s+)?(?P<clauses>{_CLAUSES})|(?P<alone>{_POINTS})")
 _PLACE = re.compile(
     rf"(?P<inside>(?:\b(?:(?:{_POINTS}\s+)?{_CLAUSES}|{_POINTS})(?:{_AND}|\s+)){{0,12}}+)(?P<articles>{_ARTICLES})"

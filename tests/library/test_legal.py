@@ -118,6 +118,51 @@ def test_what_does_not(line):
     assert not opens_item(line)
 
 
+def test_after_a_preamble_that_ends_with_a_comma_the_text_begins():
+    text = (
+        "Bộ trưởng ban hành Thông tư,\nChương I\nQUY ĐỊNH CHUNG\nĐiều 1. Một\nA.\nĐiều 2. Hai\nB.\n"
+    )
+    assert [m.label for m in legal_marks(text)] == ["Chương I", "Điều 1. Một", "Điều 2. Hai"]
+    text = "Bộ trưởng ban hành Thông tư,\nĐiều 1. Một\nA.\nĐiều 2. Hai\nB.\n"
+    assert articles(text) == ["Điều 1. Một", "Điều 2. Hai"]
+
+
+def test_an_article_named_after_its_clause_is_no_heading_wherever_the_page_ends():
+    assert articles(TWO + "Thay cụm từ A thành B tại khoản 1\nĐiều 6.\nC.\n") == articles(TWO)
+
+
+def test_amending_text_without_quotation_marks_is_quoted_all_the_same():
+    text = (
+        "Điều 1. Sửa đổi, bổ sung một số điều\n1. Điều 5 được sửa đổi như sau:\nĐiều 5. Tên mới\nNội dung.\n"
+        "Điều 2. Hiệu lực\nTừ nay.\n"
+    )
+    assert articles(text) == ["Điều 1. Sửa đổi, bổ sung một số điều", "Điều 2. Hiệu lực"]
+    assert [m.label for m in legal_marks(text) if m.rank == QUOTED] == ["“Điều 5. Tên mới”"]
+
+
+def test_a_quoted_article_below_a_chapter_belongs_to_the_quotation():
+    text = TWO + "Chương II\nHIỆU LỰC\nLuật kia quy định:\n“Điều 41. Hiệu lực\n1. Từ nay.”\n"
+    assert articles(text) == ["Điều 1. Một", "Điều 2. Hai"]
+
+
+def test_annexes_have_forms_and_headings_of_their_own():
+    form = "Kính gửi cơ quan có thẩm quyền, chúng tôi đề nghị được xem xét theo quy định. " * 5
+    text = (
+        TWO + f"PHỤ LỤC I\nBIỂU MẪU\nMẫu số 01 Đơn\nMẫu số 02 Giấy\nMẫu số 01\n{form}\n"
+        f"Mẫu số 02. Giấy đề nghị\nI. THÔNG TIN CHUNG\n{form}\n"
+    )
+    assert [m.label for m in legal_marks(text)][2:] == [
+        "Phụ lục I", "Mẫu số 01", "Mẫu số 02", "I. THÔNG TIN CHUNG",
+    ]  # fmt: skip
+
+
+def test_a_list_of_forms_in_an_article_is_its_text():
+    text = "Điều 1. Mẫu\n1. Gồm:\nMẫu số 01: Đơn xin\nMẫu số 02: Giấy phép\n2. Khác.\nĐiều 2. Hai\nB.\n"
+    assert [m.label for m in legal_marks(text)] == [
+        "Điều 1. Mẫu", "Khoản 1", "Khoản 2", "Điều 2. Hai",
+    ]  # fmt: skip
+
+
 def pointed(text: str) -> list[tuple[str, str, str, str]]:
     """(article, clause, point, document) of each reference; '' is this article, this document."""
     return [(r.article, r.clause, r.point, r.number or r.name) for r in references(text)]
