@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -129,17 +130,18 @@ def _sources(message: Message) -> None:
     if not message.sources:
         return
     cited = cited_numbers(message.text)
+    opened = partial(services().history_of(message.conversation_id).opened, message.id)
     if NOT_FOUND in message.notices:
         with st.expander(_("Nearest passages"), icon=":material/travel_explore:"):
-            source.cards(message.sources, message.id, message.text)
+            source.cards(message.sources, message.id, message.text, opened)
         return
     used = [s for s in message.sources if s.number in cited]
     others = [s for s in message.sources if s.number not in cited]
-    source.cards(used, message.id, message.text)
+    source.cards(used, message.id, message.text, opened)
     if others:
         count = plural("{count} more passage", "{count} more passages", len(others))
         with st.expander(count, icon=":material/library_books:"):
-            source.cards(others, f"{message.id}-more")
+            source.cards(others, f"{message.id}-more", on_open=opened)
 
 
 def footer(message: Message) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import streamlit as st
@@ -25,8 +25,13 @@ _STRENGTHS = ((0.6, N_("strong match {score}")), (0.3, N_("fair match {score}"))
 _FAINT = N_("faint match {score}")
 
 
-def cards(sources: Sequence[Source], key: str, answer: str = "") -> None:
-    """One card a source; a click opens the passage, with what the answer quotes of it."""
+def cards(
+    sources: Sequence[Source],
+    key: str,
+    answer: str = "",
+    on_open: Callable[[int], None] | None = None,
+) -> None:
+    """One card a source; a click opens the passage, with what the answer quotes of it, and tells its number."""
     if not sources:
         return
     standings = services().register.standing([source.document_id for source in sources])
@@ -39,6 +44,8 @@ def cards(sources: Sequence[Source], key: str, answer: str = "") -> None:
                     type="tertiary",
                     key=f"open-source-{key}-{source.number}",
                     help=_("Open the passage"),
+                    on_click=on_open,
+                    args=(source.number,),
                 ):
                     show_passage(source, answer)
                 if said := validity.line(standing):
