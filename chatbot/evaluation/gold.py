@@ -16,7 +16,7 @@ from itertools import pairwise
 from chatbot.text import fold
 
 EDGE = 8
-"""Words in a print; fewer where the place is shorter."""
+"""Words in a print; fewer where the place is shorter. Stored prints rest on it."""
 
 _WORD = re.compile(r"\w+")
 

@@ -12,6 +12,7 @@ from chatbot.evaluation.runs import OWN, Comparison, Outcome, Place, Run
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Passage
+from widgets import source
 from widgets.quality_figures import MODES
 from widgets.quality_passages import where
 from widgets.words import _, language, plural
@@ -80,7 +81,7 @@ def _worst(pair: Pair) -> int:
 
 def _card(run: Run, other: Run | None, pair: Pair, finder: Finder) -> None:
     first, second = pair
-    with st.container(border=True, gap="small", key=f"failure-{first.question_id}"):
+    with st.container(border=True, gap=None, key=f"failure-{first.question_id}"):
         with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
             text = literal(first.text) if first.text else f":gray[{_('deleted question')}]"
             st.markdown(f"**{text}**", width="stretch")
@@ -97,7 +98,17 @@ def _card(run: Run, other: Run | None, pair: Pair, finder: Finder) -> None:
             places = [f"{modes[0]}: {_rank(first.rank)}", f"{modes[1]}: {_rank(second.rank)}"]
         st.markdown(f":small[{_('Right passage')} · {' · '.join(places)}]")
         if first.rank != 1 and first.first:
-            st.caption(_("Came first: {place}").format(place=_named(first.first)))
+            _came_first(first.question_id, first.first)
+
+
+def _came_first(question_id: str, place: Place) -> None:
+    """What stood first instead; a click opens its page where the document lies here."""
+    said = _("Came first: {place}").format(place=_named(place))
+    passage = _stored(place)
+    if passage is None:
+        st.caption(said)
+    elif st.button(said, key=f"instead-{question_id}", type="tertiary", help=_("Open the passage")):
+        source.show_stored(passage, services().store.get(passage.document_id).name)
 
 
 def _rank(rank: int | None) -> str:

@@ -39,10 +39,14 @@ _STYLE = """
 .hearth-hits .hearth-bar { display: grid; grid-template-columns: 1fr 11.5rem; gap: 0.8rem; align-items: center; }
 .hearth-hits .hearth-bar > span { font-size: 0.875rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .hearth-hits .hearth-bar strong { font-size: 1.05rem; }
-.hearth-hits .hearth-track { position: relative; height: 0.7rem; border-radius: 0.35rem; overflow: hidden;
+.hearth-hits .hearth-track { position: relative; height: 0.7rem; border-radius: 0.35rem;
   background: color-mix(in srgb, currentColor 10%, transparent); }
-.hearth-hits .hearth-track i { position: absolute; top: 0; bottom: 0; left: 0; }
-.hearth-hits .hearth-track i.hearth-range { background: currentColor; opacity: 0.28; }
+.hearth-hits .hearth-track i { position: absolute; top: 0; bottom: 0; left: 0; border-radius: 0.35rem; }
+.hearth-hits .hearth-track i.hearth-range { top: 0.29rem; bottom: auto; height: 0.12rem; background: currentColor;
+  opacity: 0.65; }
+.hearth-hits .hearth-range::before, .hearth-hits .hearth-range::after { content: ""; position: absolute;
+  top: -0.14rem; width: 0.12rem; height: 0.4rem; background: currentColor; }
+.hearth-hits .hearth-range::after { right: 0; }
 @media (max-width: 640px) { .hearth-hits .hearth-bar { grid-template-columns: 1fr; gap: 0.2rem; } }
 </style>
 """
@@ -123,6 +127,12 @@ def _verdict(run: Run, other: Run, comparison: Comparison) -> None:
         st.info(_("These two have no question in common."), icon=":material/info:")
         return
     found = comparison.differences["recall@1"]
+    if not any((found.mean, found.low, found.high)):
+        st.info(
+            _("Both find the right passage first for the same questions."),
+            icon=":material/balance:",
+        )
+        return
     first, second = _names([run, other])
     if found.certain:
         better, worse = (first, second) if found.mean > 0 else (second, first)

@@ -7,7 +7,7 @@ from chatbot.services import services
 from chatbot.types import Passage
 from widgets.words import _
 
-_EXCERPT = 220
+_EXCERPT = 180
 
 
 def where(passage: Passage) -> str:
