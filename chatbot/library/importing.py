@@ -246,7 +246,8 @@ class CollectionFile:
             if value is not None:
                 checked[name] = value
         if table == "documents":
-            self._require(all(len(str(v)) <= _FACT_CHARACTERS for v in checked.values()), HARMFUL)
+            facts = (v for name, v in checked.items() if name != "headings")
+            self._require(all(len(str(v)) <= _FACT_CHARACTERS for v in facts), HARMFUL)
             checked[COVERED] = row.get(COVERED)
         return checked
 
@@ -265,6 +266,7 @@ class CollectionFile:
             DAMAGED,
         )
         self._require(row["state"] == "ready" or not (found.pages or found.passages), DAMAGED)
+        self._check_headings(row)
         place = 0
         for ordinal, page in enumerate(found.pages):
             self._require((page["ordinal"], page["start"]) == (ordinal, place), DAMAGED)
@@ -277,6 +279,22 @@ class CollectionFile:
             self._require(passage["text"] == text[start:end], DAMAGED)
             place = end
         self._require(place == len(text) or not found.passages, DAMAGED)
+
+    def _check_headings(self, row: Row) -> None:
+        if (stored := row.get("headings")) is None:
+            return
+        try:
+            headings = json.loads(stored)
+        except (ValueError, RecursionError) as error:
+            raise self._broken(DAMAGED) from error
+        self._require(
+            isinstance(headings, list)
+            and all(
+                isinstance(h, list) and len(h) == 3 and all(_is_count(n) for n in h)
+                for h in headings
+            ),
+            DAMAGED,
+        )
 
     @contextmanager
     def _vector_streams(self) -> Iterator[list[IO[bytes]]]:

@@ -269,6 +269,7 @@ class DocumentStore:
         if copied != sha256:
             raise NotFoundError(sha256)
         failpoint("stored")
+        validity = validity_of("".join(page["text"] for page in pages))
         with self._database.transaction() as connection:
             taken = connection.execute("SELECT 1 FROM documents WHERE id = ?", (row["id"],))
             document_id = uuid.uuid4().hex if taken.fetchone() else row["id"]
@@ -282,6 +283,8 @@ class DocumentStore:
                 values = {**passage, "id": passage_id, "document_id": document_id}
                 _insert_row(connection, "passages", values)
             failpoint("half-taken-in")
+            if row["state"] == "ready":
+                register.write(connection, document_id, validity)
             if vectors is not None:
                 connection.executemany(
                     "INSERT INTO vectors VALUES (?, ?, ?)", _vector_rows(ids, *vectors)
