@@ -16,7 +16,7 @@ STEPS = 4096
 """How finely places are kept: a sixth of a point on a sheet of A4."""
 
 _COLUMNS = 6
-_MOST_BYTES = 50_000_000
+_MOST_BYTES = 2_000_000
 """Far more than a page has; a collection from elsewhere may hold anything."""
 _WIDEST_GAP = 0.05
 """Words of one line that are further apart, as parts of the page's width, are cells of a table."""
@@ -75,7 +75,10 @@ def unpack(anchors: bytes) -> list[Box]:
     """The boxes that `pack` was given, their places to within one of STEPS; none where it is damaged."""
     try:
         code = {b"h": "h", b"i": "i"}[anchors[:1]]
-        content = zlib.decompressobj().decompress(anchors[1:], _MOST_BYTES)
+        packed = zlib.decompressobj()
+        content = packed.decompress(anchors[1:], _MOST_BYTES)
+        if not packed.eof:
+            return []
         numbers = struct.unpack(f"<{len(content) // struct.calcsize(code)}{code}", content)
     except (KeyError, zlib.error, struct.error):
         return []

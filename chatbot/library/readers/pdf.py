@@ -30,7 +30,8 @@ UNDECODABLE = N_("The letters of this PDF cannot be decoded reliably; search in 
 SOME_PAGES_LOST = N_("Some pages of this PDF are damaged and were left out.")
 TOO_MANY_PAGES = N_("it has more pages than Hearth reads")
 
-_DRAWN_LINE = re.compile(r"[^\n]+")
+# PDFium goes on without a line break where it found a word cut at a line's end.
+_DRAWN_LINE = re.compile("[^\n\x02\ufffe]+[\x02\ufffe]?")
 _INKED_WORD = re.compile(rf"[^\x00-\x20{SPACES}](?:[^{SPACES}]*[^\x00-\x20{SPACES}])?")
 _LETTER = re.compile(r"[^\W_]")
 _LETTER_OF_NOTHING = re.compile("[\ufffd\ue000-\uf8ff]")
