@@ -49,6 +49,7 @@ from chatbot.library.register import Register
 from chatbot.library.renderer import Renderer
 from chatbot.library.store import DocumentStore
 from chatbot.library.watch import LinkedFolders
+from chatbot.library.window import window_of
 from chatbot.models.store import ModelStore
 from chatbot.retrieval.search import Search
 from chatbot.settings import (
@@ -147,7 +148,8 @@ class Services:
             allow_download=self.settings.allow_embedder_download and not offline(),
             open_after=self._patience,
         )
-        self.ingest = Ingest(self.store, self.reader, self.index)
+        window = partial(window_of, self.settings.embedder)
+        self.ingest = Ingest(self.store, self.reader, self.index, window)
         self.search = Search(self.index)
 
     def start(self) -> None:
@@ -158,9 +160,11 @@ class Services:
         self.jobs.register("import_documents", self._import_documents)
         self.jobs.register("import_model", self._import_model)
         self.jobs.register("read_facts", self._read_facts)
+        self.jobs.register("recut", self._recut)
         self.jobs.register("evaluate", self._evaluate)
         self.jobs.start()
         self.read_facts()
+        self.recut()
         self.monitor.start()
         self._forget_files()
         if not self.settings.samples_added:
@@ -304,6 +308,17 @@ class Services:
         if done.unread:
             self._start_ingest()
         return json.dumps(asdict(done))
+
+    def recut(self) -> None:
+        """Begin to cut documents anew whose passages another version, or another embedder, asked for."""
+        if self.ingest.cut_otherwise() and not self.jobs.list(active=True, kind="recut"):
+            self.jobs.submit("recut", N_("Cutting documents anew for the search"))
+
+    def _recut(self, context: JobContext) -> None:
+        waiting = self.ingest.cut_otherwise()
+        for number, document_id in enumerate(waiting):
+            context.report(number / len(waiting))
+            self.ingest.recut(document_id, lambda: context.cancelled)
 
     def index_status(self) -> dict[str, Any]:
         """Where the search index stands: state, passages done and in all, and an error or None."""
@@ -487,6 +502,7 @@ class Services:
                 before = self.index
                 self._open_index()
                 before.close()
+                self.recut()
         return new
 
     def renew_token(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from chatbot.library.legal import ARTICLE, CLAUSE, POINT, QUOTED, Mark, in_one_line, legal_marks
@@ -19,9 +19,15 @@ from chatbot.types import Heading, PageText
 CHUNKER_VERSION = "2"
 """Part of every index's stamp: rises when the same document would be cut differently."""
 
-TARGET = 1000
 LIMIT = 1200
+TARGET = 1000
 """Characters: pieces are gathered up to TARGET; what is within LIMIT stays whole."""
+
+_SMALLEST = 150
+"""Characters: below this, passages are not cut smaller for an embedder's sake."""
+
+Fits = Callable[[str, str], bool]
+"""Whether a passage with that path and text is short enough to be read as a whole."""
 
 SEPARATOR = " › "
 _MOST_LEVELS = 6
@@ -54,10 +60,13 @@ def document_text(pages: Sequence[PageText]) -> str:
     return "".join(page.text for page in pages)
 
 
-def cut(pages: Sequence[PageText], headings: Sequence[Heading] = ()) -> list[Draft]:
+def cut(
+    pages: Sequence[PageText], headings: Sequence[Heading] = (), fits: Fits | None = None
+) -> list[Draft]:
     """The document's passages in order; joined, their texts are exactly the document's text.
 
-    A passage's page is the one on which it starts. Empty documents have none.
+    A passage's page is the one on which it starts. Empty documents have none. Where passages of LIMIT
+    characters do not fit, their section is cut smaller.
     """
     text = document_text(pages)
     if not text.strip():
@@ -66,8 +75,8 @@ def cut(pages: Sequence[PageText], headings: Sequence[Heading] = ()) -> list[Dra
     marks = legal_marks(text) or _general_marks(text, headings)
     drafts: list[Draft] = []
     for start, end, path, inner in _sections(text, marks):
-        for piece in _gathered(text, _cut_section(text, start, end, inner)):
-            label = SEPARATOR.join(p for p in (path, piece.short) if p)
+        for piece in _pieces(text, start, end, path, inner, fits):
+            label = _label(path, piece)
             number = pages[bisect_right(starts, _first_ink(text, piece)) - 1].number
             drafts.append(
                 Draft(text[piece.start : piece.end], piece.start, piece.end, number, label)
@@ -148,13 +157,30 @@ def _clause_marks(text: str) -> Iterator[Mark]:
 # --- pieces: where a long section may be cut ---------------------------------------------------
 
 
-def _cut_section(text: str, start: int, end: int, inner: list[Mark]) -> list[_Piece]:
-    """The section in pieces of at most LIMIT characters, cut at the highest border that helps."""
-    if end - start <= LIMIT:
+def _pieces(
+    text: str, start: int, end: int, path: str, inner: list[Mark], fits: Fits | None
+) -> list[_Piece]:
+    """The section's passages, as long as they may be."""
+    limit = LIMIT
+    while True:
+        pieces = list(_gathered(text, _cut_section(text, start, end, inner, limit), limit))
+        small = limit <= _SMALLEST or fits is None
+        if small or all(fits(_label(path, p), text[p.start : p.end]) for p in pieces):  # type: ignore[misc]
+            return pieces
+        limit = max(_SMALLEST, limit * 3 // 4)
+
+
+def _label(path: str, piece: _Piece) -> str:
+    return SEPARATOR.join(p for p in (path, piece.short) if p)
+
+
+def _cut_section(text: str, start: int, end: int, inner: list[Mark], limit: int) -> list[_Piece]:
+    """The section in pieces of at most `limit` characters, cut at the highest border that helps."""
+    if end - start <= limit:
         return [_Piece(start, end, "")]
     pieces: list[_Piece] = []
     for piece in _at_marks(start, end, [m for m in inner if m.rank == CLAUSE], ""):
-        if piece.end - piece.start <= LIMIT:
+        if piece.end - piece.start <= limit:
             pieces.append(piece)
             continue
         points = [
@@ -162,7 +188,7 @@ def _cut_section(text: str, start: int, end: int, inner: list[Mark]) -> list[_Pi
         ]
         for part in _at_marks(piece.start, piece.end, points, piece.short):
             pieces.extend(
-                _Piece(s, e, part.short) for s, e in _at_words(text, part.start, part.end)
+                _Piece(s, e, part.short) for s, e in _at_words(text, part.start, part.end, limit)
             )
     return pieces
 
@@ -175,10 +201,10 @@ def _at_marks(start: int, end: int, marks: list[Mark], above: str) -> Iterator[_
             yield _Piece(left, right, label)
 
 
-def _at_words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Spans of at most LIMIT characters, cut at paragraphs, else sentences, else words, else anywhere."""
-    while end - start > LIMIT:
-        right = start + _best_cut(text[start : start + TARGET])
+def _at_words(text: str, start: int, end: int, limit: int) -> Iterator[tuple[int, int]]:
+    """Spans of at most `limit` characters, cut at paragraphs, else sentences, else words, else anywhere."""
+    while end - start > limit:
+        right = start + _best_cut(text[start : start + limit * TARGET // LIMIT])
         yield start, right
         start = right
     yield start, end
@@ -193,13 +219,17 @@ def _best_cut(window: str) -> int:
     return next((place for place in (paragraph, sentence, space) if place > least), len(window))
 
 
-def _gathered(text: str, pieces: list[_Piece]) -> Iterator[_Piece]:
-    """Neighbouring pieces of one section joined while they stay within TARGET; none is only white space."""
+def _gathered(text: str, pieces: list[_Piece], limit: int) -> Iterator[_Piece]:
+    """Neighbouring pieces of one section joined while they stay within five sixths of the limit.
+
+    None is only white space.
+    """
+    target = limit * TARGET // LIMIT
     group: list[_Piece] = []
     inked = False
     for piece in pieces:
         ink = not text[piece.start : piece.end].isspace()
-        if inked and ink and piece.end - group[0].start > TARGET:
+        if inked and ink and piece.end - group[0].start > target:
             yield _as_one(group)
             group, inked = [], False
         group.append(piece)

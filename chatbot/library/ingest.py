@@ -26,10 +26,12 @@ from chatbot.errors import (
     UnsupportedDocument,
 )
 from chatbot.failpoints import failpoint
+from chatbot.library.chunking import Draft
 from chatbot.library.importing import opened
-from chatbot.library.readers import Reader, Reading
+from chatbot.library.readers import Reader
 from chatbot.library.readers.kinds import HEAD_BYTES, sniff
 from chatbot.library.store import DocumentStore, label
+from chatbot.library.window import Window, cut_by
 from chatbot.settings import SAMPLES
 from chatbot.types import Document
 
@@ -83,10 +85,18 @@ class PassageIndex(Protocol):
 class Ingest:
     """Takes files in and documents out, keeping store and index together."""
 
-    def __init__(self, store: DocumentStore, reader: Reader, index: PassageIndex) -> None:
+    def __init__(
+        self,
+        store: DocumentStore,
+        reader: Reader,
+        index: PassageIndex,
+        window: Callable[[], Window | None] = lambda: None,
+    ) -> None:
+        """`window` tells how much the index's embedder reads at once; passages are cut to that."""
         self._store = store
         self._reader = reader
         self._index = index
+        self._window = window
 
     def add(
         self,
@@ -177,9 +187,10 @@ class Ingest:
                 document.name,
                 lambda page, pages: report(0.5 * page / pages),
                 is_cancelled,
+                self._window(),
             )
             failpoint("read")
-            stamp, vectors = self._embed(document.name, reading, report, is_cancelled)
+            stamp, vectors = self._embed(document.name, reading.passages, report, is_cancelled)
             failpoint("embedded")
             replaced = self._store.commit(document_id, reading, stamp, vectors)
         except NotFoundError:
@@ -199,6 +210,33 @@ class Ingest:
         failpoint("indexed")
         report(1.0)
         return self._store.get(document_id)
+
+    def cut_otherwise(self) -> tuple[str, ...]:
+        """Documents whose passages older rules cut, or ones for another embedder."""
+        return self._store.cut_otherwise(cut_by(self._window()))
+
+    def recut(self, document_id: str, cancelled: Callable[[], bool] | None = None) -> None:
+        """Cut a document's stored text anew; what it has answers until its new passages are in place.
+
+        A text that the cutting child dies of keeps its passages. Raises Cancelled, DiskFullError and the
+        index's ChildError with nothing changed.
+        """
+        window = self._window()
+        try:
+            document = self._store.get(document_id)
+            pages, headings = self._store.pages(document_id), self._store.headings(document_id)
+            drafts = self._reader.cut(pages, headings, document.name, window)
+        except (NotFoundError, ChildError) as error:
+            log.warning("not cut anew: %s", error)
+            return
+        stamp, vectors = self._embed(
+            document.name, drafts, lambda _fraction: None, cancelled or (lambda: False)
+        )
+        try:
+            self._store.recut(document_id, drafts, cut_by(window), stamp, vectors)
+        except NotFoundError:  # removed meanwhile, or being read anew
+            return
+        self._tell_index(added=[document_id])
 
     def read_again(self, *document_ids: str) -> None:
         """Let documents be processed once more, for instance after a failure; the old text answers meanwhile."""
@@ -269,14 +307,18 @@ class Ingest:
         return replace(kept.document, name=label(name))
 
     def _embed(
-        self, name: str, reading: Reading, report: OnProgress, is_cancelled: Callable[[], bool]
+        self,
+        name: str,
+        passages: Sequence[Draft],
+        report: OnProgress,
+        is_cancelled: Callable[[], bool],
     ) -> tuple[str, np.ndarray | None]:
         """The passages' vectors and the stamp of the embedder that made all of them."""
         import numpy as np
 
         from chatbot.library.embedders import contextual_text
 
-        texts = [contextual_text(name, d.path, d.text) for d in reading.passages]
+        texts = [contextual_text(name, d.path, d.text) for d in passages]
         while True:
             stamp, batches = self._index.stamp, []
             for start in range(0, len(texts), EMBED_BATCH):

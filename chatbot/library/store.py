@@ -30,6 +30,7 @@ from chatbot.failpoints import failpoint
 from chatbot.i18n import N_, translate
 from chatbot.library import register
 from chatbot.library.bundle import Column, columns
+from chatbot.library.chunking import Draft
 from chatbot.library.listing import Listing
 from chatbot.library.readers import Reading
 from chatbot.library.validity import validity_of
@@ -335,26 +336,20 @@ class DocumentStore:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 _page_rows(document_id, pages),
             )
-            connection.executemany(
-                'INSERT INTO passages (id, document_id, ordinal, text, start, "end", page, path)'
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (f"{document_id}-{n}", document_id, n, d.text, d.start, d.end, d.page, d.path)
-                    for n, d in enumerate(drafts)
-                ),
-            )
+            ids = [f"{document_id}-{n}" for n in range(len(drafts))]
+            _insert_passages(connection, document_id, ids, drafts)
             failpoint("half-committed")
             if vectors is not None:
-                ids = [f"{document_id}-{n}" for n in range(len(drafts))]
                 connection.executemany(
                     "INSERT INTO vectors VALUES (?, ?, ?)", _vector_rows(ids, stamp, vectors)
                 )
             connection.execute(
                 "UPDATE documents SET state = 'ready', error = NULL, pages = ?, passages = ?, language = ?,"
-                " warning = ?, title = ?, media_type = ?, headings = ? WHERE id = ?",
+                " warning = ?, title = ?, media_type = ?, headings = ?, cut = ? WHERE id = ?",
                 (len(pages), len(drafts), reading.language, reading.document.warning,
                  reading.document.title, reading.document.media_type,
-                 json.dumps([[h.start, h.end, h.level] for h in reading.document.headings]), document_id),
+                 json.dumps([[h.start, h.end, h.level] for h in reading.document.headings]),
+                 reading.cut, document_id),
             )  # fmt: skip
             register.write(connection, document_id, validity)
             same, values = _same_file(row["name"], row["origin"])
@@ -371,6 +366,48 @@ class DocumentStore:
         if replaced:
             self._database.forget()
         return tuple(r["id"] for r in replaced)
+
+    def cut_otherwise(self, cut: str) -> tuple[str, ...]:
+        """Ready documents whose passages were cut by other rules than these (window.cut_by)."""
+        rows = self._database.rows(
+            "SELECT id FROM documents WHERE state = 'ready' AND passages > 0 AND cut <> ?"
+            " AND deleted_at IS NULL ORDER BY added_at, rowid",
+            (cut,),
+        )
+        return tuple(r["id"] for r in rows)
+
+    def recut(
+        self,
+        document_id: str,
+        drafts: Sequence[Draft],
+        cut: str,
+        stamp: str,
+        vectors: np.ndarray | None,
+    ) -> None:
+        """Put other passages of the same text in place of the document's, in one transaction.
+
+        Raises NotFoundError when the document was removed or is being read anew, DiskFullError.
+        """
+        if vectors is not None:
+            self.require_room(vectors.nbytes * 2)
+        # Other passages, other ids: an index that missed the change can tell.
+        mark = hashlib.sha256(cut.encode()).hexdigest()[:6]
+        ids = [f"{document_id}-{mark}-{n}" for n in range(len(drafts))]
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                "UPDATE documents SET passages = ?, cut = ? WHERE id = ? AND state = 'ready'"
+                " AND deleted_at IS NULL",
+                (len(drafts), cut, document_id),
+            )
+            if not changed.rowcount:
+                raise NotFoundError(document_id)
+            connection.execute("DELETE FROM passages WHERE document_id = ?", (document_id,))
+            _insert_passages(connection, document_id, ids, drafts)
+            failpoint("half-recut")
+            if vectors is not None:
+                connection.executemany(
+                    "INSERT INTO vectors VALUES (?, ?, ?)", _vector_rows(ids, stamp, vectors)
+                )
 
     def fail(self, document_id: str, error: ChatbotError, *, retry: bool = False) -> None:
         """Note why the document could not be read; with `retry` it waits for the next attempt."""
@@ -852,6 +889,19 @@ def _page_rows(document_id: str, pages: Sequence[PageText]) -> Iterator[tuple[ob
     for ordinal, page in enumerate(pages):
         yield document_id, ordinal, page.number, start, page.text, page.anchors
         start += len(page.text)
+
+
+def _insert_passages(
+    connection: sqlite3.Connection, document_id: str, ids: Sequence[str], drafts: Sequence[Draft]
+) -> None:
+    connection.executemany(
+        'INSERT INTO passages (id, document_id, ordinal, text, start, "end", page, path)'
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (passage_id, document_id, n, d.text, d.start, d.end, d.page, d.path)
+            for n, (passage_id, d) in enumerate(zip(ids, drafts, strict=True))
+        ),
+    )
 
 
 def _vector_rows(

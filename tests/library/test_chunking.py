@@ -55,6 +55,31 @@ def test_no_passage_holds_two_articles(pages):
         assert sum(passage.start <= s < passage.end for s in starts) <= 1
 
 
+@given(PAGES, st.integers(30, 400))
+@settings(max_examples=60, deadline=None)
+def test_passages_cut_for_a_small_window_are_still_the_document_and_single_articles(pages, room):
+    pages = [PageText("\n".join(lines) + end) for lines, end in pages]
+    text = document_text(pages)
+    starts = [m.start for m in legal_marks(text) if m.rank == ARTICLE]
+    passages = cut(pages, fits=lambda path, words: len(path) + len(words) <= room)
+    if text.strip():
+        assert "".join(p.text for p in passages) == text
+    for passage in passages:
+        assert passage.text.strip()
+        assert sum(passage.start <= s < passage.end for s in starts) <= 1
+
+
+def test_a_section_is_cut_at_its_own_borders_until_its_passages_fit():
+    clause = "Sinh viên phải nộp học phí đúng hạn theo quy định của nhà trường. " * 4
+    pages = law("Điều 1. A", "x", "Điều 2. B", *(f"{n}. {clause}" for n in range(1, 5)))
+    assert [p.path for p in cut(pages)] == ["Điều 1. A", "Điều 2. B"]
+    fitted = cut(pages, fits=lambda _path, text: len(text) <= 300)
+    assert [p.path for p in fitted] == [
+        "Điều 1. A",
+        *(f"Điều 2. B › Khoản {n}" for n in range(1, 5)),
+    ]
+
+
 def law(*articles: str) -> list[PageText]:
     return [PageText("\n".join(articles) + "\n")]
 

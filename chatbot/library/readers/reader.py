@@ -7,14 +7,16 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from chatbot.child import Child
 from chatbot.errors import Cancelled, ChildDied, ChildHung, ChildTimeout, UnreadableDocument
 from chatbot.i18n import N_
-from chatbot.library.chunking import Draft
+from chatbot.library.chunking import CHUNKER_VERSION, Draft
+from chatbot.library.window import Window, cut_by
 from chatbot.types import Heading, Language, PageText, ReadDocument
 
 SECONDS = 60.0
@@ -35,6 +37,8 @@ class Reading:
     document: ReadDocument
     passages: tuple[Draft, ...]
     language: Language | None
+    cut: str = CHUNKER_VERSION
+    """By which rules the passages were cut (window.cut_by)."""
 
 
 class Reader:
@@ -56,8 +60,11 @@ class Reader:
         name: str,
         on_progress: OnProgress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        window: Window | None = None,
     ) -> Reading:
-        """Read that file and cut it; `name` is what the person calls it. `on_progress(page, pages)`.
+        """Read that file and cut it for that window; `name` is what the person calls it.
+
+        `on_progress(page, pages)`.
 
         Raises UnsupportedDocument, EmptyDocument, UnreadableDocument (also for a crash or a standstill),
         Cancelled.
@@ -67,22 +74,40 @@ class Reader:
             # For attachments; ours, so that it goes even when the child is killed.
             tempfile.TemporaryDirectory(prefix="hearth-", ignore_cleanup_errors=True) as folder,
         ):
-            return self._read(path, name, folder, on_progress, cancelled)
+            asked = {"path": str(path), "name": name, "folder": folder, "window": _asked(window)}
+            reading = self._read(asked, on_progress, cancelled)
+            return replace(reading, cut=cut_by(window))
+
+    def cut(
+        self,
+        pages: Sequence[PageText],
+        headings: Sequence[Heading],
+        name: str,
+        window: Window | None = None,
+    ) -> tuple[Draft, ...]:
+        """The passages of a text that was read before. Raises ChildError."""
+        asked = {
+            "pages": [[p.text, p.number] for p in pages],
+            "headings": [[h.start, h.end, h.level] for h in headings],
+            "name": name,
+            "window": _asked(window),
+        }
+        with self._one_at_a_time:
+            _, blob = self._child.call("cut", asked, timeout=10 * self._seconds)
+        return _drafts("".join(p.text for p in pages), json.loads(blob))
 
     def close(self) -> None:
         self._child.close()
 
     def _read(
         self,
-        path: Path,
-        name: str,
-        folder: str,
+        asked: dict[str, Any],
         on_progress: OnProgress | None,
         cancelled: Callable[[], bool] | None,
     ) -> Reading:
+        name = asked["name"]
         deadline = time.monotonic() + self._seconds
         latest = time.monotonic() + 10 * self._seconds
-        asked = {"path": str(path), "name": name, "folder": folder}
         answer = self._child.stream("read", asked, ticks=True)
         try:
             for message, blob in answer:
@@ -118,7 +143,7 @@ def to_bytes(reading: Reading) -> bytes:
             "media_type": document.media_type,
             "warning": document.warning,
             "headings": [[h.start, h.end, h.level] for h in document.headings],
-            "passages": [[d.start, d.end, d.page, d.path] for d in reading.passages],
+            "passages": spans_of(reading.passages),
             "language": reading.language,
         },
         ensure_ascii=False,
@@ -142,8 +167,18 @@ def _reading(blob: bytes) -> Reading:
         headings=tuple(Heading(*h) for h in data["headings"]),
     )
     text = "".join(p.text for p in document.pages)
-    passages = tuple(
-        Draft(text[start:end], start, end, page, path)
-        for start, end, page, path in data["passages"]
-    )
+    passages = _drafts(text, data["passages"])
     return Reading(document, passages, data["language"])
+
+
+def spans_of(passages: Sequence[Draft]) -> list[list[Any]]:
+    """Passages as they travel: without their text, which the other side has."""
+    return [[d.start, d.end, d.page, d.path] for d in passages]
+
+
+def _drafts(text: str, spans: list[list[Any]]) -> tuple[Draft, ...]:
+    return tuple(Draft(text[start:end], start, end, page, path) for start, end, page, path in spans)
+
+
+def _asked(window: Window | None) -> dict[str, Any] | None:
+    return window.to_dict() if window else None
