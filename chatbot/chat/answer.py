@@ -16,16 +16,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+from chatbot.chat import follow_up
 from chatbot.chat import prompt as prompts
 from chatbot.chat.citations import keep_real_citations, numbers_of, split_thinking
 from chatbot.chat.history import History
-from chatbot.errors import Busy, Cancelled, ChatbotError, DiskFullError
+from chatbot.errors import Busy, Cancelled, ChatbotError, DiskFullError, EngineError
 from chatbot.i18n import N_, translate
 from chatbot.text import language_of
 from chatbot.types import (
     Conversation,
     Delta,
     Engine,
+    GenerationOptions,
     GenerationStats,
     Message,
     MessageState,
@@ -34,6 +36,7 @@ from chatbot.types import (
     SearchResult,
     SentenceSupport,
     Source,
+    Turn,
 )
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ NOTHING_TO_SEARCH = N_("There are no documents to search in the chosen scope.")
 NEEDS_MODEL = N_(
     "Without a model Hearth can only quote your documents. Load a model, or let the answer use documents."
 )
+SEARCHED_WITH = N_("Searched with: {question}")
 INTERRUPTED = N_("Hearth was closed while this answer was being written.")
 UNWATCHED = N_("Nobody was watching, so the answer was ended here.")
 
@@ -301,10 +305,16 @@ class Answers:
         before = before[: next(i for i, m in enumerate(before) if m.id == asked.id)]
 
         sources: tuple[Source, ...] = ()
+        wanted = asked.text
         if settings.scope != "none":
             self._await_files(conversation.id, reply)
             reply.update(phase="searching")
-            findings = self._search(conversation, asked, before)
+            wanted = self._standalone(conversation, asked, before, reply)
+            if wanted != asked.text:
+                said = translate(SEARCHED_WITH, language_of(asked.text)).format(question=wanted)
+                reply.update(message=replace(reply.message, notices=(said,)))
+            chosen = replace(settings.filter, conversation=conversation.id)
+            findings = self._find(wanted, chosen)
             sources = prompts.sources_from(findings.results)
             if not findings.answers and settings.scope == "only":
                 self._say_not_found(reply, asked, sources)
@@ -330,13 +340,14 @@ class Answers:
             context=info.context,
             answer_tokens=settings.options.max_tokens,
             count_tokens=partial(engine.count_tokens, thinking=settings.options.thinking),
+            standalone=wanted,
         )
         reply.update(
             phase="reading",
             message=replace(
                 reply.message,
                 sources=built.sources,
-                notices=built.notices,
+                notices=(*reply.message.notices, *built.notices),
                 engine=info.backend,
                 model=info.model,
             ),
@@ -345,13 +356,8 @@ class Answers:
         if info.context:
             room = max(info.context - built.tokens, 1)
             options = replace(options, max_tokens=min(options.max_tokens, room))
-        stream = engine.stream(built.turns, options)
-        try:
+        with _ended(engine.stream(built.turns, options)) as stream:
             self._follow(history, reply, stream)
-        finally:
-            close = getattr(stream, "close", None)
-            if close:
-                close()
 
     def _await_files(self, conversation_id: str, reply: Reply) -> None:
         deadline = time.monotonic() + FILES_SECONDS
@@ -360,11 +366,38 @@ class Answers:
             _end_if_stopped(reply)
             time.sleep(0.2)
 
-    def _search(
-        self, conversation: Conversation, asked: Message, before: Sequence[Message]
-    ) -> Findings:
-        chosen = replace(conversation.settings.filter, conversation=conversation.id)
-        return self._find(prompts.search_question(asked.text, before), chosen)
+    def _standalone(
+        self, conversation: Conversation, asked: Message, before: Sequence[Message], reply: Reply
+    ) -> str:
+        """What to search: a follow-up with what it leaves out, by the model that will answer, else by rules."""
+        by_rules = follow_up.standalone(asked.text, before)
+        if by_rules == asked.text:
+            return by_rules
+        settings = conversation.settings
+        reply.update(phase="loading")
+        engine = _unless_stopped(reply, partial(self._engine_for, settings.model))
+        reply.update(phase="searching")
+        if engine.info.backend == "extractive":
+            return by_rules
+        turns = prompts.rewriting(
+            follow_up.request(asked.text),
+            before,
+            scope=settings.scope,
+            system_prompt=settings.system_prompt,
+            style=self._style(),
+        )
+        known = " ".join(f"{m.text} {' '.join(s.path for s in m.sources)}" for m in before)
+        try:
+            if engine.info.context and (
+                engine.count_tokens(turns, thinking=False) + follow_up.LONGEST_ANSWER
+                > engine.info.context
+            ):
+                return by_rules
+            said = _said(reply, engine, turns)
+        except EngineError as error:  # the answer itself will tell of it, if it meets it too
+            log.warning("a follow-up could not be rewritten: %s", error.code)
+            return by_rules
+        return follow_up.accepted(said, asked.text, known) or by_rules
 
     def _follow(self, history: History, reply: Reply, stream: Iterator[Delta]) -> None:
         saved_at = time.monotonic()
@@ -396,7 +429,8 @@ class Answers:
 
     def _say_not_found(self, reply: Reply, asked: Message, nearest: tuple[Source, ...]) -> None:
         sentence = NOT_FOUND if nearest else NOTHING_TO_SEARCH
-        reply.update(message=replace(reply.message, sources=nearest, notices=(sentence,)))
+        notices = (*reply.message.notices, sentence)
+        reply.update(message=replace(reply.message, sources=nearest, notices=notices))
         self._say(reply, asked, sentence)
 
     @staticmethod
@@ -418,6 +452,31 @@ def _phase(reply: Reply, delta: Delta) -> Phase:
 def _end_if_stopped(reply: Reply) -> None:
     if reply.stopped:
         raise Cancelled
+
+
+@contextmanager
+def _ended(stream: Iterator[Delta]) -> Iterator[Iterator[Delta]]:
+    """The stream; left early, the engine hears of it."""
+    try:
+        yield stream
+    finally:
+        close = getattr(stream, "close", None)
+        if close:
+            close()
+
+
+def _said(reply: Reply, engine: Engine, turns: Sequence[Turn]) -> str:
+    """The model's short answer to `turns`; "" when it is not finished within the allowed tokens."""
+    options = GenerationOptions(
+        temperature=0.0, max_tokens=follow_up.LONGEST_ANSWER, thinking=False
+    )
+    text, finish = "", ""
+    with _ended(engine.stream(turns, options)) as stream:
+        for delta in stream:
+            _end_if_stopped(reply)
+            text += delta.text
+            finish = delta.stats.finish if delta.stats else finish
+    return text if finish == "stop" else ""
 
 
 def _unless_stopped(reply: Reply, load: Callable[[], Engine]) -> Engine:

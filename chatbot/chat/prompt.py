@@ -7,6 +7,7 @@ sent, so that an engine can reuse what it has read. What does not fit is left ou
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -67,15 +68,14 @@ _LABELS: dict[Language, tuple[str, str, str]] = {
     "vi": ("Tài liệu", "Câu hỏi", "trang"),
     "en": ("Documents", "Question", "page"),
 }
-_FOLLOW_UP = re.compile(
-    r"^(con|the con|vay|the thi|neu vay|tai sao|vi sao|and|what about|how about|why|then|so|but)\b"
-    r"|\b(no|do|nay|kia|ho|it|that|this|they|them|those|these|he|she)\b"
-)
-_FOLLOW_UP_WORDS = 12
+_SAME = 0.9
+"""Share of runs of three words from which on two passages say the same."""
+_TURNING = frozenset("khong chua cam tru chi not no never except only unless".split())  # noqa: SIM905
 
 # What chat templates use to end a turn; inside a document it must stay text.
 _CONTROL = re.compile(
-    r"<(?=\|[^<>|]{1,40}\|>|/?(?:s|document|think|tool_call|(?:start|end)_of_turn)\b[^<>]{0,40}>|<SYS>>|</SYS>>)"
+    r"<(?=\|[^<>|]{1,40}\|>|<SYS>>|</SYS>>"
+    r"|\s*/?\s*(?:s|document|think|tool_call|(?:start|end)_of_turn|system|user|assistant)\b[^<>]{0,40}>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\])",
     re.IGNORECASE,
 )
@@ -92,7 +92,7 @@ class Prompt:
 
 
 def sources_from(results: Sequence[SearchResult]) -> tuple[Source, ...]:
-    """Search results numbered from 1, best first."""
+    """Search results numbered from 1, best first; one that says what a better one says is not repeated."""
     return tuple(
         Source(
             number=number,
@@ -104,17 +104,31 @@ def sources_from(results: Sequence[SearchResult]) -> tuple[Source, ...]:
             text=result.passage.text,
             score=result.score,
         )
-        for number, result in enumerate(results, 1)
+        for number, result in enumerate(_different(results), 1)
     )
 
 
-def search_question(question: str, before: Sequence[Message]) -> str:
-    """The question as it should be searched: a short follow-up carries the question before it."""
-    earlier = [m.text for m in before if m.role == "user"]
-    asked = folded_words(question)
-    if not earlier or len(asked) > _FOLLOW_UP_WORDS:
-        return question
-    return f"{earlier[-1]} {question}" if _FOLLOW_UP.search(" ".join(asked)) else question
+def _different(results: Sequence[SearchResult]) -> list[SearchResult]:
+    """The results without near-duplicates, such as the same article in two editions of a law."""
+    kept: list[SearchResult] = []
+    known: list[list[str]] = []
+    for result in results:
+        words = folded_words(result.passage.text)
+        if not any(_says_the_same(words, other) for other in known):
+            kept.append(result)
+            known.append(words)
+    return kept
+
+
+def _says_the_same(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Nearly the same words in the same order; a changed figure or a 'not' is another rule."""
+    if one == other:
+        return True
+    changed = (Counter(one) - Counter(other)) + (Counter(other) - Counter(one))
+    if any(word in _TURNING or not word.isalpha() for word in changed):
+        return False
+    runs, others = (set(zip(w, w[1:], w[2:], strict=False)) for w in (one, other))
+    return bool(runs & others) and len(runs & others) >= _SAME * len(runs | others)
 
 
 def build(
@@ -128,10 +142,11 @@ def build(
     context: int,
     answer_tokens: int,
     count_tokens: Callable[[Sequence[Turn]], int],
+    standalone: str = "",
 ) -> Prompt:
     """The longest prompt that leaves room for the answer: old turns go first, then the weakest passages.
 
-    `context` 0 means no limit. Raises ContextOverflow when the bare question does not fit.
+    `standalone` is the question with what it leaves out, for the engine that quotes; `context` 0 means no limit. Raises ContextOverflow when the bare question does not fit.
     """
     language = language_of(question)
     system = Turn("system", _system_text(language, scope, system_prompt, style))
@@ -140,7 +155,7 @@ def build(
     reserve = min(answer_tokens, max(context // 4, 32)) if context else 0
     left_turns = left_sources = False
     while True:
-        turns = (system, *past, _question_turn(question, kept, language))
+        turns = (system, *past, _question_turn(question, kept, language, standalone))
         tokens = count_tokens(turns)
         if not context or tokens + reserve <= context:
             break
@@ -162,6 +177,17 @@ def build(
         if applies
     ]
     return Prompt(turns, tuple(kept), tokens, tuple(notices))
+
+
+def rewriting(
+    request: str, before: Sequence[Message], *, scope: Scope, system_prompt: str, style: str
+) -> tuple[Turn, ...]:
+    """A side question to the model, laid out after the conversation as the next answer's prompt will be.
+
+    Both begin alike, so what the engine reads here it need not read again.
+    """
+    system = Turn("system", _system_text(language_of(request), scope, system_prompt, style))
+    return (system, *_past_turns(before), Turn("user", request, request))
 
 
 def _past_turns(before: Sequence[Message]) -> list[Turn]:
@@ -189,9 +215,11 @@ def as_data(text: str) -> str:
     return _CONTROL.sub(lambda mark: f"{mark.group()} ", text)
 
 
-def _question_turn(question: str, sources: Sequence[Source], language: Language) -> Turn:
+def _question_turn(
+    question: str, sources: Sequence[Source], language: Language, standalone: str = ""
+) -> Turn:
     if not sources:
-        return Turn("user", question, question)
+        return Turn("user", question, standalone or question)
     documents, asked, page = _LABELS[language]
     blocks = []
     for source in sources:
@@ -202,4 +230,4 @@ def _question_turn(question: str, sources: Sequence[Source], language: Language)
             f"<document number={source.number}>\n[{source.number}] {heading}\n{body}\n</document>"
         )
     text = f"{documents}:\n\n" + "\n\n".join(blocks) + f"\n\n{asked}: {question}"
-    return Turn("user", text, question, tuple(sources))
+    return Turn("user", text, standalone or question, tuple(sources))

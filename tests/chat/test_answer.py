@@ -364,3 +364,57 @@ def test_without_a_model_and_without_documents_the_reply_says_what_to_do(history
     conversation = history.create(ConversationSettings(scope="none"))
     message = answers_with(engine).ask(conversation.id, "What can you do?").wait(10)
     assert message.text == answer.NEEDS_MODEL
+
+
+class TestFollowUps:
+    """What is searched for a question that needs the one before it."""
+
+    @pytest.fixture
+    def searched(self, history):
+        def ask(engine, *questions, rewritten=None):
+            wanted = []
+
+            def find(question, _filter):
+                wanted.append(question)
+                return Findings([RESULT], answers=True)
+
+            answers = Answers(lambda _id: history, find, lambda _m: engine, lambda: "balanced")
+            conversation = history.create()
+            for question in questions:
+                message = answers.ask(conversation.id, question).wait(10)
+            return wanted, message
+
+        return ask
+
+    ASKED = ("Sinh viên năm cuối được học mấy tín chỉ?", "Còn sinh viên năm nhất thì sao?")
+    JOINED = "sinh viên năm nhất được học mấy tín chỉ?"
+
+    def test_without_a_model_rules_rewrite_it_and_the_page_says_so(self, searched):
+        wanted, message = searched(ScriptedEngine(["!"], backend="extractive"), *self.ASKED)
+        assert wanted == [self.ASKED[0], self.JOINED]
+        assert message.notices == (f"Tìm với: {self.JOINED}",)
+
+    def test_the_model_rewrites_it_in_few_tokens_and_its_words_are_only_searched(self, searched):
+        told = "Sinh viên năm nhất được học mấy tín chỉ?"
+        engine = ScriptedEngine([told])
+        wanted, message = searched(engine, *self.ASKED)
+        assert wanted[1] == told
+        (_first, (asked, options), (turns, _)) = engine.prompts
+        assert options.max_tokens <= 64
+        assert not options.thinking
+        # The side question begins as the answer's prompt does, so that nothing is read twice.
+        assert [t.text for t in asked[:-1]] == [t.text for t in turns[: len(asked) - 1]]
+        assert turns[-1].text.endswith(f"Câu hỏi: {self.ASKED[1]}")
+        assert message.notices == (f"Tìm với: {told}",)
+
+    def test_an_odd_word_of_the_model_is_not_searched(self, searched):
+        wanted, _message = searched(ScriptedEngine(["Xin chào! Tôi giúp gì được?"]), *self.ASKED)
+        assert wanted[1] == self.JOINED
+
+    def test_a_question_that_stands_alone_costs_the_model_nothing(self, searched):
+        engine = ScriptedEngine(["!"])
+        questions = ("Sinh viên bị cảnh báo khi nào?", "Học phí phải nộp trước ngày nào?")
+        wanted, message = searched(engine, *questions)
+        assert wanted == list(questions)
+        assert len(engine.prompts) == 2
+        assert message.notices == ()
