@@ -106,6 +106,18 @@ _ENGLISH_WORDS = frozenset(
     ]
 )
 
+_JOINING_VIETNAMESE = frozenset(
+    """gì nào ai đâu sao nhiêu thế vậy à hả nhỉ nhé ạ thì là mà rồi đã đang sẽ cũng vẫn nữa luôn cứ cái
+    những các của và với cho để bị được có ở tại này kia đó ấy tôi mình em chúng nếu khi vì do bởi nhưng
+    hoặc hay như theo về từ trong không phải bao mấy muốn xin hỏi giúp chỉ rằng thôi lại vào ra lên""".split()  # noqa: SIM905  words read as words
+)
+_JOINING_ENGLISH = frozenset(
+    """what when where who whom whose which why how is are was were be been do does did can could should
+    would will may might i me my we us our you your he she it its they their the a an of to in on at by
+    for from with as and or that this these those there have has had get much many long often if
+    not""".split()  # noqa: SIM905
+)
+
 
 def nfc(text: str) -> str:
     """Composed form (Unicode NFC), the one form that is stored and compared."""
@@ -130,6 +142,9 @@ def fold(text: str) -> str:
     return nfc(text).lower().translate(_folding)
 
 
+_JOINING_UNMARKED = frozenset(fold(word) for word in _JOINING_VIETNAMESE)
+
+
 def words(text: str) -> list[str]:
     """The words (Vietnamese: syllables) of the text, as they are written."""
     return _WORD.findall(nfc(text))
@@ -147,6 +162,24 @@ def asked_about(question: str) -> list[list[str]]:
     """
     runs = [_WORD.findall(part) for part in _ASKING.split(fold(question))]
     return [run for run in runs if run] or [folded_words(question)]
+
+
+def joining_words(question: str) -> frozenset[str]:
+    """The question's folded words that only ask or join, and tell little of what is sought.
+
+    With marks 'ma' (drugs) is kept apart from 'mà' (which); typed without them it counts as joining.
+    """
+    about = {word for run in asked_about(question) for word in run}
+    if language_of(question) == "en":
+        return frozenset(
+            w for w in folded_words(question) if w in _JOINING_ENGLISH or w not in about
+        )
+    if not has_marks(question):
+        return frozenset(
+            w for w in folded_words(question) if w in _JOINING_UNMARKED or w not in about
+        )
+    telling = {fold(w) for w in words(question) if w.lower() not in _JOINING_VIETNAMESE}
+    return frozenset(w for w in folded_words(question) if w not in telling or w not in about)
 
 
 def has_marks(text: str) -> bool:
