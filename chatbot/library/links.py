@@ -16,7 +16,7 @@ from chatbot.library.changes import Borne, Changes, Known, Seen
 
 FolderState = Literal["looking", "reading", "current", "paused", "unreachable", "failed"]
 
-_UNSETTLED = -1
+UNSETTLED = -1
 """The time of a file that had changed just before it was taken in: it may change again unnoticed."""
 _GRAIN_NS = 2_000_000_000
 """The coarsest clock of a file system in use (FAT): within it, a change may leave the time as it was."""
@@ -180,7 +180,7 @@ class Links:
         rows = (
             (folder.id, path, seen.size, seen.mtime_ns, sha256)
             if not sha256 or abs(looked_at - seen.mtime_ns) > _GRAIN_NS
-            else (folder.id, path, seen.size, _UNSETTLED, sha256)
+            else (folder.id, path, seen.size, UNSETTLED, sha256)
             for path, seen, sha256 in files
         )
         with self._database.transaction() as connection:

@@ -1,34 +1,29 @@
 """Linked folders: what is added or changed in them is read at once, what is gone waits for a person.
 
-Folders are compared, not events replayed: an event only says when to look. Every step may be interrupted
-and done again, so a sync that was killed is finished by the next one.
+Folders are compared, not events replayed: an event only says when to look.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from chatbot.database import Database
 from chatbot.errors import ChatbotError, FolderError, NotFoundError
-from chatbot.failpoints import failpoint
 from chatbot.i18n import N_
-from chatbot.library.changes import Seen, compare, differing, worth_hashing
-from chatbot.library.ingest import Ingest, files_in
+from chatbot.library.folder_sync import FolderSync, Report, is_half_written
+from chatbot.library.ingest import Ingest
 from chatbot.library.links import LinkedFolder, Links, MissingFile, beneath
 from chatbot.library.store import DocumentStore, label
-from chatbot.types import Document
 
 log = logging.getLogger(__name__)
 
-_BATCH = 32
 _QUIET_MILLISECONDS, _MOST_MILLISECONDS = 500, 10_000
 """A burst of events ends with so long a silence (a file that is being copied is never silent), or after
 so long at the latest."""
@@ -36,43 +31,10 @@ _LOOK_SECONDS = 30.0
 """How often a folder is looked at that sends no events: on a network drive, out of reach, too large."""
 _SELDOM_SECONDS = 600.0
 """How often any other is, in case an event was lost."""
-_HALF_WRITTEN = (".crdownload", ".part", ".partial", ".download", ".tmp", "~")
-_REMOTE = frozenset(
-    [
-        "9p",
-        "afpfs",
-        "ceph",
-        "cifs",
-        "davfs",
-        "drvfs",
-        "fuse.davfs",
-        "fuse.rclone",
-        "fuse.sshfs",
-        "glusterfs",
-        "nfs",
-        "nfs4",
-        "smb3",
-        "smbfs",
-        "vboxsf",
-        "vmhgfs",
-        "webdav",
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What one sync found in a folder: paths, and the ids of the documents taken in."""
-
-    folder: str
-    reachable: bool = True
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    """Gone from the folder and not reviewed yet."""
-    unreadable: tuple[str, ...] = ()
-    documents: tuple[str, ...] = ()
+_REMOTE = frozenset([
+    "9p", "afpfs", "ceph", "cifs", "davfs", "drvfs", "fuse.davfs", "fuse.rclone", "fuse.sshfs", "glusterfs",
+    "nfs", "nfs4", "smb3", "smbfs", "vboxsf", "vmhgfs", "webdav",
+])  # fmt: skip
 
 
 class LinkedFolders:
@@ -88,8 +50,9 @@ class LinkedFolders:
         """`ingest` gives the present way in, `read` begins to read what waits."""
         self._links = Links(database)
         self._store = store
+        self._own = store.own_folder.resolve()
         self._ingest = ingest
-        self._read = read
+        self._sync = FolderSync(self._links, self._own, ingest, read, self._is_ended)
         self._syncing = threading.Lock()
         self._looking: str | None = None
         self._errors: dict[str, ChatbotError] = {}
@@ -114,13 +77,12 @@ class LinkedFolders:
             is_folder = False
         if not is_folder:
             raise FolderError(N_("it is not there, or is not a folder"), path=str(path))
-        if place.is_relative_to(self._store.own_folder.resolve()):
+        if place.is_relative_to(self._own):
             raise FolderError(N_("Hearth keeps its own data there"), path=str(place))
-        collection = label(collection)
-        self._store.add_collection(collection)
-        folder = self._links.add(place, collection)
-        if folder.collection != collection:
+        folder = self._links.add(place, label(collection))
+        if folder.collection != label(collection):
             raise FolderError(N_("it is linked already, to another collection"), path=str(place))
+        self._store.add_collection(folder.collection)
         return folder
 
     def unlink(self, folder_id: str, *, remove: bool = False) -> tuple[str, ...]:
@@ -195,7 +157,7 @@ class LinkedFolders:
             folder = self._links.get(folder_id)
             self._looking = folder_id
             try:
-                report = self._sync(folder)
+                report = self._sync.run(folder)
             except NotFoundError:
                 raise
             except ChatbotError as error:
@@ -207,114 +169,12 @@ class LinkedFolders:
             self._errors.pop(folder_id, None)
             change = self._unreachable.discard if report.reachable else self._unreachable.add
             change(folder_id)
-            return report
+        if report.again:
+            self.look()
+        return report
 
-    def _sync(self, folder: LinkedFolder) -> Report:
-        known, looked_at = self._links.known(folder), time.time_ns()
-        look = self._look(folder, known)
-        if look is None:
-            return Report(folder.path, reachable=False)
-        seen, unreadable = look
-        different = differing(known, seen)
-        found: dict[str, str | None] = {p: known[p].sha256 for p in seen if p in known}
-        found |= dict.fromkeys(different)
-        found |= {path: _hash_of(path) for path in worth_hashing(known, seen, different)}
-        documents, elsewhere = self._links.documents(folder), self._links.elsewhere(folder)
-        changes = compare(known, found, documents, elsewhere)
-
-        # Documents go to where their content lies before a new version may replace them.
-        self._ingest().follow({d: Path(path) for d, path in changes.moves.items()})
-        if changes.emptied:
-            self._ingest().purge(*changes.emptied)
-        failpoint("followed")
-        self._links.apply(folder, changes)
-        same = {p: known[p].sha256 for p in seen if p in known and found[p] == known[p].sha256}
-        same = {p: c for p, c in same.items() if p in set(different) or known[p].missing}
-        same |= {new: known[old].sha256 for old, new in changes.renamed.items()}
-        self._links.note(folder, ((p, seen[p], c) for p, c in same.items()), looked_at)
-        failpoint("compared")
-        taken = self._take_in(folder, [*changes.changed, *changes.added], seen)
-        self._links.change(folder.id, synced_at=time.time())
-        return Report(
-            folder.path,
-            added=changes.added,
-            changed=changes.changed,
-            renamed=changes.renamed,
-            missing=changes.missing,
-            unreadable=unreadable,
-            documents=taken,
-        )
-
-    def _look(
-        self, folder: LinkedFolder, known: Collection[str]
-    ) -> tuple[dict[str, Seen], tuple[str, ...]] | None:
-        """The folder's files and what could not be looked into; None when the folder is not there."""
-        root, errors = Path(folder.path), list[OSError]()
-        seen: dict[str, Seen] = {}
-        unreadable: list[str] = []
-        try:
-            device = str(root.stat().st_dev)
-        except OSError:
-            return None
-        for file in files_in(root, self._store.own_folder, errors.append):
-            try:
-                facts = file.stat()
-                str(file).encode()  # a name that is no text can be neither stored nor shown
-            except (OSError, UnicodeEncodeError):
-                unreadable.append(ascii(str(file)))
-                continue
-            if not _is_half_written(file.name):
-                seen[str(file)] = Seen(facts.st_size, facts.st_mtime_ns)
-        closed = [str(error.filename) for error in errors]
-        if folder.path in closed or not root.is_dir():
-            return None
-        if device != folder.device:
-            if known and not seen:
-                return None  # an empty place where a disk was
-            self._links.change(folder.id, device=device)
-        return seen, (*unreadable, *closed)
-
-    def _take_in(
-        self, folder: LinkedFolder, paths: Sequence[str], seen: Mapping[str, Seen]
-    ) -> tuple[str, ...]:
-        """Add the files, some at a time; returns their documents' ids."""
-        taken: list[str] = []
-        for start in range(0, len(paths), _BATCH):
-            if self._closing.is_set() or folder.id in self._halted:
-                break
-            batch = [p for p in paths[start : start + _BATCH] if Path(p).is_file()]
-            looked_at = time.time_ns()
-            added = self._ingest().add([Path(p) for p in batch], folder.collection)
-            failpoint("taken-in")
-            self._write_down(folder, dict(zip(batch, added, strict=True)), seen, looked_at)
-            failpoint("written-down")
-            taken += [d.id for d in added]
-            if any(d.state == "waiting" for d in added):
-                self._read()
-        return tuple(taken)
-
-    def _write_down(
-        self,
-        folder: LinkedFolder,
-        taken: Mapping[str, Document],
-        seen: Mapping[str, Seen],
-        looked_at: int,
-    ) -> None:
-        """Note the files as known; a document that was there before belongs to the folder from now on."""
-
-        def is_at_home(document: Document) -> bool:
-            there = taken.get(document.origin or "")
-            if there:
-                return there.id == document.id
-            return self._links.holds(document.origin, document.sha256, folder.collection)
-
-        strays = {d.id: Path(p) for p, d in taken.items() if d.sha256 and not is_at_home(d)}
-        self._ingest().follow(strays)
-        there = self._links.existing([d.id for d in taken.values()])
-        files = [(p, seen[p], d.sha256) for p, d in taken.items() if d.id in there]
-        self._links.note(folder, files, looked_at)
-        if len(files) < len(taken):
-            self.look()  # one was replaced by a newer version in this very moment
+    def _is_ended(self, folder_id: str) -> bool:
+        return self._closing.is_set() or folder_id in self._halted
 
     # --- the thread -------------------------------------------------------------------------------
 
@@ -359,11 +219,11 @@ class LinkedFolders:
         roots = [beneath(path) for path in paths]
 
         def matters(_change: Any, path: str) -> bool:
-            if Path(path).is_relative_to(self._store.own_folder):
+            if Path(path).is_relative_to(self._own):
                 return False
             inner = next((path[len(root) :] for root in roots if path.startswith(root)), "")
             parts = Path(inner).parts
-            return not any(p.startswith((".", "~$")) or _is_half_written(p) for p in parts)
+            return not any(p.startswith((".", "~$")) or is_half_written(p) for p in parts)
 
         if paths:
             # Imported here: it brings native code that only linked folders need.
@@ -393,7 +253,10 @@ class LinkedFolders:
             report = self.sync(folder.id)
             if report.reachable != was_reachable:
                 self.look()  # another set of folders to watch
-        except NotFoundError:  # a link was ended, a file went away: look at what is there now
+        except (
+            NotFoundError,
+            FileNotFoundError,
+        ):  # a link or a file is gone: look at what is there
             self.look()
         except ChatbotError as error:
             log.warning("a linked folder could not be synced: %s", error.code)
@@ -428,17 +291,3 @@ def is_remote(path: Path) -> bool:
     disks = [d for d in psutil.disk_partitions(all=True) if path.is_relative_to(Path(d.mountpoint))]
     disks.sort(key=lambda d: len(d.mountpoint))  # the innermost last
     return any(d.fstype.lower() in _REMOTE or "remote" in d.opts.split(",") for d in disks[-1:])
-
-
-def _is_half_written(name: str) -> bool:
-    """Whether a browser, an office program or an editor is still busy with a file of that name."""
-    return name.lower().endswith(_HALF_WRITTEN)
-
-
-def _hash_of(path: str) -> str | None:
-    """The file's hash; None for one that cannot be read, which is for adding it to find out and say."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
