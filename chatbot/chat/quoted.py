@@ -13,7 +13,7 @@ from chatbot.chat.citations import MARKER, cited_numbers, split_thinking
 from chatbot.text import nfc, sentences
 
 _LEAST_WORDS = 3
-_LIST_MARKER = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+")
+_LIST_MARKER = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+")
 _DRESSING = re.compile(r"\*\*|__|~~|`")
 _AROUND = " \t.…“”\"«»‘’'"
 
@@ -33,7 +33,7 @@ def _candidates(answer: str, number: int) -> Iterator[str]:
         if number not in cited_numbers(block):
             continue
         for line in block.split("\n"):
-            bare = _DRESSING.sub("", _LIST_MARKER.sub("", MARKER.sub("", line), count=1))
+            bare = _DRESSING.sub("", _LIST_MARKER.sub("", MARKER.sub("", line)))
             yield from (words for _start, _end, words in facts.quotations(bare))
             yield from (bare[start:end] for start, end in sentences(bare))
             yield bare

@@ -20,7 +20,7 @@ TICK_SECONDS = 0.25
 
 
 @contextlib.contextmanager
-def watched(sign_of_life: Callable[[], None]) -> Iterator[None]:
+def watched(sign_of_life: Callable[[], None] | None = None) -> Iterator[None]:
     """Signs of life while the block runs, and an end by our own hand when memory runs away."""
     done = threading.Event()
     process = psutil.Process()
@@ -30,7 +30,8 @@ def watched(sign_of_life: Callable[[], None]) -> Iterator[None]:
         while not done.wait(TICK_SECONDS):
             if process.memory_info().rss > allowed:
                 os._exit(99)
-            sign_of_life()
+            if sign_of_life:
+                sign_of_life()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -34,7 +34,7 @@ def draw(request: Request) -> tuple[Event, bytes]:
     """{path, name, page} → {width, height} and a JPEG. Raises UndrawablePage."""
     path, number = Path(request.params["path"]), int(request.params["page"])
     where = {"name": str(request.params["name"]), "page": number + 1}
-    with watched(lambda: request.event({})):
+    with watched():
         try:
             image = _pdf_page(path, number) if _is_pdf(path) else _frame(path, number)
             content = io.BytesIO()

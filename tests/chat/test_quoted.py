@@ -27,8 +27,7 @@ def quoted(answer: str, number: int = 1) -> list[str]:
         ("Theo quy chế, “Phòng Đào tạo thông báo cho sinh viên” [1].", ["Phòng Đào tạo thông báo cho sinh viên"]),
         ("- Phòng Đào tạo thông báo cho sinh viên trong vòng 15 ngày. [1]", ["Phòng Đào tạo thông báo cho sinh viên trong vòng 15 ngày"]),
         (
-            "Sinh viên bị cảnh báo học vụ nếu rơi vào một trong các trường hợp sau:\n"
-            "  - a) Điểm trung bình học kỳ dưới 0,80 đối với học kỳ đầu; [1]",
+            "Sinh viên bị cảnh báo học vụ nếu rơi vào một trong các trường hợp sau:\n  - a) Điểm trung bình học kỳ dưới 0,80 đối với học kỳ đầu; [1]",
             ["Sinh viên bị cảnh báo học vụ nếu rơi vào một trong các trường hợp sau:", "a) Điểm trung bình học kỳ dưới 0,80 đối với học kỳ đầu;"],
         ),
         ("**Phòng Đào tạo** thông báo cho sinh viên trong vòng 15 ngày… [1]", ["Phòng Đào tạo thông báo cho sinh viên trong vòng 15 ngày"]),
