@@ -153,7 +153,14 @@ class Jobs:
     def _work(self) -> None:
         while True:
             with self._wake:
-                job = None if self._closing else self._next()
+                try:
+                    job = None if self._closing else self._next()
+                except (
+                    ChatbotError
+                ) as error:  # a full disk or a locked file passes; the queue stays
+                    log.warning("the waiting jobs cannot be read yet: %s", error.code)
+                    self._wake.wait(_AGAIN_SECONDS)
+                    continue
                 if job is None:
                     if self._closing:
                         return

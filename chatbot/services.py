@@ -148,6 +148,7 @@ class Services:
             allow_download=self.settings.allow_embedder_download and not offline(),
             open_after=self._patience,
         )
+        self.index.use_reranker(self.settings.reranker)
         window = partial(window_of, self.settings.embedder)
         self.ingest = Ingest(self.store, self.reader, self.index, window)
         self.search = Search(self.index)
@@ -223,7 +224,8 @@ class Services:
     def find(self, question: str, chosen: SearchFilter) -> Findings:
         """The passages that answer the question best, and whether they do."""
         found = self.search.find(question, chosen, limit=SOURCES_PER_ANSWER)
-        return Findings(found.results, found.answers)
+        behind = self.search.referred(found.results) if found.answers else ()
+        return Findings((*found.results, *behind), found.answers)
 
     def files_ready(self, conversation_id: str) -> bool:
         """Whether every file attached to the conversation, and every sample, has been read or failed."""
@@ -368,6 +370,7 @@ class Services:
 
     def _forget_files(self) -> None:
         """Erase what lay in the trash for a month, and files of incognito conversations."""
+        self.history.purge_trash(older_than=TRASH_SECONDS)
         gone = self.store.attached_to(INCOGNITO) + self.store.trash_ids(older_than=TRASH_SECONDS)
         if gone:
             self.ingest.purge(*gone)
@@ -503,6 +506,7 @@ class Services:
                 self._open_index()
                 before.close()
                 self.recut()
+            self.index.use_reranker(new.reranker)
         return new
 
     def renew_token(self) -> str:

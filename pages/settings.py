@@ -301,7 +301,7 @@ def _empty_trash() -> None:
             st.markdown(_("This cannot be undone."))
             if st.button(_("Erase for good"), type="primary", key="erase-trash"):
                 services().ingest.purge(*documents)
-                services().history.purge()
+                services().history.purge_trash()
                 st.session_state.pop("deleted_conversation", None)
                 st.session_state.pop("deleted_documents", None)
                 st.rerun()

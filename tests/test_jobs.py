@@ -120,3 +120,20 @@ def test_a_job_cut_by_a_restart_is_taken_up_again(database, paths):
 def test_an_unknown_job_is_named(jobs):
     with pytest.raises(NotFoundError):
         jobs.job("nowhere")
+
+
+def test_a_queue_that_cannot_be_read_for_a_moment_is_read_again(jobs, database, monkeypatch):
+    rows, failed = database.rows, threading.Event()
+
+    def failing_once(sql, values=()):
+        if "'waiting' ORDER BY" in sql and not failed.is_set():
+            failed.set()
+            raise DiskFullError
+        return rows(sql, values)
+
+    monkeypatch.setattr(database, "rows", failing_once)
+    jobs.register("work", lambda _context: "")
+    jobs.start()
+    job = jobs.submit("work", "Việc", {})
+    assert failed.wait(10)
+    assert jobs.wait(job.id, 10).state == "done"

@@ -95,10 +95,17 @@ class History:
     def restore(self, conversation_id: str) -> None:
         self._set(conversation_id, deleted_at=None)
 
-    def purge(self, conversation_id: str | None = None) -> None:
-        """Erase one conversation, or every one in the trash, from the disk."""
-        which = "id = ?" if conversation_id else "deleted_at IS NOT NULL"
-        values = (conversation_id,) if conversation_id else ()
+    def purge(self, conversation_id: str) -> None:
+        """Erase a conversation from the disk."""
+        self._erase("id = ?", (conversation_id,))
+
+    def purge_trash(self, older_than: float = 0.0) -> None:
+        """Erase from the disk what has lain in the trash for so many seconds."""
+        long_ago = (time.time() - older_than,)
+        if self._database.row("SELECT 1 FROM conversations WHERE deleted_at <= ?", long_ago):
+            self._erase("deleted_at <= ?", long_ago)
+
+    def _erase(self, which: str, values: tuple[object, ...]) -> None:
         with self._database.transaction() as connection:
             connection.execute(
                 "DELETE FROM message_words WHERE conversation_id IN"

@@ -184,7 +184,7 @@ def _trash_content() -> None:
     if not trash:
         st.caption(_("The trash is empty."))
         return
-    st.caption(_("They stay here until you empty the trash."))
+    st.caption(_("They stay here for a month, or until you empty the trash."))
     for conversation in sorted(trash, key=lambda c: -(c.deleted_at or 0))[:_SHOWN]:
         with st.container(horizontal=True, vertical_alignment="center", wrap=False):
             st.markdown(literal(conversation.title) or _(NEW_TITLE), width="stretch")
@@ -203,7 +203,7 @@ def _trash_content() -> None:
     with st.popover(_("Empty the trash"), icon=":material/delete_forever:"):
         st.markdown(_("This cannot be undone."))
         if st.button(_("Erase for good"), type="primary", key="erase-conversations"):
-            history.purge()
+            history.purge_trash()
             st.session_state.pop("deleted_conversation", None)
             st.rerun()
 

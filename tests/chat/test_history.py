@@ -204,3 +204,20 @@ def test_whatever_is_done_the_branch_is_a_chain_and_no_message_is_lost(history, 
         assert [m.parent_id for m in branch] == [None, *[m.id for m in branch[:-1]]]
         assert [m.role for m in branch[:2]] == ["user", "assistant"]
     assert set(history.siblings(conversation.id)) == set(added)
+
+
+def test_only_what_has_lain_in_the_trash_long_enough_is_erased(history, database):
+    kept, fresh, old = (history.create() for _ in range(3))
+    for conversation in (kept, fresh, old):
+        exchange(history, conversation, "Hỏi?", "Đáp.")
+    history.delete(fresh.id)
+    history.delete(old.id)
+    a_month = 30 * 86400
+    database.execute(
+        "UPDATE conversations SET deleted_at = deleted_at - ? WHERE id = ?", (a_month + 60, old.id)
+    )
+    history.purge_trash(older_than=a_month)
+    assert [c.id for c in history.conversations(deleted=True)] == [fresh.id]
+    history.purge_trash()
+    assert history.conversations(deleted=True) == []
+    assert [c.id for c in history.conversations()] == [kept.id]
