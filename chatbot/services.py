@@ -148,7 +148,6 @@ class Services:
             allow_download=self.settings.allow_embedder_download and not offline(),
             open_after=self._patience,
         )
-        self.index.use_reranker(self.settings.reranker)
         window = partial(window_of, self.settings.embedder)
         self.ingest = Ingest(self.store, self.reader, self.index, window)
         self.search = Search(self.index)
@@ -224,8 +223,7 @@ class Services:
     def find(self, question: str, chosen: SearchFilter) -> Findings:
         """The passages that answer the question best, and whether they do."""
         found = self.search.find(question, chosen, limit=SOURCES_PER_ANSWER)
-        behind = self.search.referred(found.results) if found.answers else ()
-        return Findings((*found.results, *behind), found.answers)
+        return Findings(found.results, found.answers)
 
     def files_ready(self, conversation_id: str) -> bool:
         """Whether every file attached to the conversation, and every sample, has been read or failed."""
@@ -506,7 +504,6 @@ class Services:
                 self._open_index()
                 before.close()
                 self.recut()
-            self.index.use_reranker(new.reranker)
         return new
 
     def renew_token(self) -> str:
