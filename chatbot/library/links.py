@@ -107,11 +107,12 @@ class Links:
             for r in rows
         )
 
-    def let_go_of_missing(self, folder_id: str) -> None:
-        """Missing files are reviewed: the folder has no more say in their documents."""
+    def let_go_of_missing(self, folder_id: str, paths: Sequence[str]) -> None:
+        """These missing files are reviewed: the folder has no more say in their documents."""
         self._database.execute(
-            "DELETE FROM linked_files WHERE folder_id = ? AND missing_since IS NOT NULL",
-            (folder_id,),
+            "DELETE FROM linked_files WHERE folder_id = ? AND missing_since IS NOT NULL"
+            " AND path IN (SELECT value FROM json_each(?))",
+            (folder_id, json.dumps(paths)),
         )
 
     def known(self, folder: LinkedFolder) -> dict[str, Known]:

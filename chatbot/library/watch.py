@@ -133,13 +133,17 @@ class LinkedFolders:
 
     def remove_missing(self, folder_id: str) -> tuple[str, ...]:
         """Move the documents of missing files to the trash; returns their ids, for `restore`."""
-        gone = [d for file in self._links.missing(folder_id) for d in file.documents]
-        self._links.let_go_of_missing(folder_id)
-        return self._remove(gone)
+        gone = self._links.missing(folder_id)
+        self._links.let_go_of_missing(folder_id, [file.path for file in gone])
+        return self._remove([d for file in gone for d in file.documents])
 
-    def keep_missing(self, folder_id: str) -> None:
-        """Leave the documents of missing files in the library, as if they had been added by hand."""
-        self._links.let_go_of_missing(folder_id)
+    def keep_missing(self, folder_id: str, *paths: str) -> None:
+        """Leave the documents of missing files in the library, as if they had been added by hand.
+
+        All of them unless some are named.
+        """
+        every = [file.path for file in self._links.missing(folder_id)]
+        self._links.let_go_of_missing(folder_id, paths or every)
 
     def _remove(self, document_ids: Sequence[str]) -> tuple[str, ...]:
         if document_ids:

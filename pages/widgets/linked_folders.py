@@ -8,7 +8,7 @@ import streamlit as st
 
 from chatbot.errors import ChatbotError
 from chatbot.i18n import N_
-from chatbot.library.links import FolderState, LinkedFolder
+from chatbot.library.links import FolderState, LinkedFolder, MissingFile
 from chatbot.markup import literal
 from chatbot.services import services
 from widgets import document_actions
@@ -163,10 +163,10 @@ def _review(folder: LinkedFolder) -> None:
             len(missing),
         )
         st.markdown(f":orange[:material/rule:] {words}")
-        names = [str(Path(f.path).relative_to(folder.path)) for f in missing[:_NAMES_SHOWN]]
+        for file in missing[:_NAMES_SHOWN]:
+            _missing_row(folder, file, alone=len(missing) == 1)
         if (hidden := len(missing) - _NAMES_SHOWN) > 0:
-            names.append(plural("and {count} more", "and {count} more", hidden))
-        st.caption("  \n".join(literal(name) for name in names))
+            st.caption(plural("and {count} more", "and {count} more", hidden))
         with st.container(horizontal=True):
             if st.button(
                 _("Move to the trash"), key=f"accept-{folder.id}", icon=":material/delete:"
@@ -174,6 +174,16 @@ def _review(folder: LinkedFolder) -> None:
                 document_actions.do(lambda: _accept(folder))
             if st.button(_("Keep in the library"), key=f"keep-{folder.id}"):
                 document_actions.do(lambda: services().folders.keep_missing(folder.id))
+
+
+def _missing_row(folder: LinkedFolder, file: MissingFile, *, alone: bool) -> None:
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
+        name = str(Path(file.path).relative_to(folder.path))
+        st.caption(literal(name), width="stretch")
+        if not alone and st.button(
+            _("Keep this one"), key=f"keep-{file.documents[0]}", type="tertiary"
+        ):
+            document_actions.do(lambda: services().folders.keep_missing(folder.id, file.path))
 
 
 def _accept(folder: LinkedFolder) -> None:

@@ -241,15 +241,18 @@ def test_what_is_gone_waits_for_review_then_goes_to_the_trash_and_comes_back(
     assert room.sync(folder).missing == (), "what was brought back is no longer the folder's affair"
 
 
-def test_what_is_gone_can_be_kept(room: Room, source: Path):
-    file = write(source / "a.txt", law(7))
+def test_what_is_gone_can_be_kept_one_by_one_or_all(room: Room, source: Path):
+    files = [write(source / f"{number}.txt", law(number)) for number in range(1, 4)]
     folder = room.folders.link(source)
     room.sync(folder)
-    file.unlink()
+    for file in files:
+        file.unlink()
     room.sync(folder)
+    room.folders.keep_missing(folder.id, str(files[0]))
+    assert room.sync(folder).missing == (str(files[1]), str(files[2]))
     room.folders.keep_missing(folder.id)
     assert room.sync(folder).missing == ()
-    assert set(room.documents()) == {"a.txt"}
+    assert set(room.documents()) == {"1.txt", "2.txt", "3.txt"}
 
 
 def test_a_missing_file_that_comes_back_is_no_longer_missing(room: Room, source: Path):
