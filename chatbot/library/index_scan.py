@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chatbot.library.register import in_force
 from chatbot.types import SearchFilter
 
 if TYPE_CHECKING:
@@ -55,11 +54,13 @@ def allowed(wanted: SearchFilter) -> Condition:
         if wanted.media_types:
             parts.append(f"({' OR '.join(['d.media_type LIKE ?'] * len(wanted.media_types))})")
             values.extend(wanted.media_types)
-        for condition, day in (
-            ("d.issued >= ?", wanted.issued_from),
-            ("d.issued <= ?", wanted.issued_to),
-            (in_force("d"), wanted.in_force_on),
-        ):
+        days = [("d.issued >= ?", wanted.issued_from), ("d.issued <= ?", wanted.issued_to)]
+        if wanted.in_force_on:
+            # Its patterns take long to load, and a question waits for the index to start.
+            from chatbot.library.register import in_force
+
+            days.append((in_force("d"), wanted.in_force_on))
+        for condition, day in days:
             if day:
                 parts.append(condition)
                 values.extend([day] * condition.count("?"))
@@ -79,21 +80,48 @@ def nearest(
     connection: sqlite3.Connection, condition: Condition, stamp: str, vector: Vectors, limit: int
 ) -> list[tuple[str, float]]:
     """Passage ids with the similarities of their stored vectors, nearest first."""
-    import numpy as np
-
     where, values = condition
+    count = "SELECT coalesce(sum(d.passages), 0) FROM documents d"
+    total = connection.execute(count).fetchone()[0]
+    among = connection.execute(f"{count} WHERE {where}", values).fetchone()[0]
+    if 2 * among > total:
+        # Straight through the vectors, and what the filter says of the best of them afterwards.
+        rows = connection.execute(
+            "SELECT passage_id, vector FROM vectors WHERE stamp = ?", (stamp,)
+        )
+        best = _nearest_of(rows, vector, 4 * limit)
+        kept = visible(connection, [passage_id for passage_id, _ in best], condition)
+        if len(kept) >= limit or len(best) < 4 * limit:
+            return [hit for hit in best if hit[0] in kept][:limit]
     rows = connection.execute(
         "SELECT v.passage_id, v.vector FROM documents d JOIN passages p ON p.document_id = d.id"
         f" JOIN vectors v ON v.passage_id = p.id AND v.stamp = ? WHERE {where}",
         [stamp, *values],
     )
-    best: list[tuple[float, str]] = []
+    return _nearest_of(rows, vector, limit)
+
+
+def _nearest_of(rows: sqlite3.Cursor, vector: Vectors, limit: int) -> list[tuple[str, float]]:
+    import numpy as np
+
+    best: list[tuple[str, float]] = []
     while piece := rows.fetchmany(4000):
         stored = np.frombuffer(b"".join(blob for _, blob in piece), "<f4")
         scores = stored.reshape(len(piece), -1) @ vector
-        scored = ((float(score), row[0]) for score, row in zip(scores, piece, strict=True))
-        best = heapq.nlargest(limit, [*best, *scored], key=lambda hit: (hit[0], hit[1]))
-    return [(passage_id, score) for score, passage_id in best]
+        top = np.argpartition(-scores, min(limit, len(piece)) - 1)[:limit]
+        best.extend((piece[number][0], float(scores[number])) for number in top)
+    return heapq.nlargest(limit, best, key=lambda hit: (hit[1], hit[0]))
+
+
+def visible(connection: sqlite3.Connection, ids: Sequence[str], condition: Condition) -> set[str]:
+    """Those passages that SQLite, the truth, lets a question see now."""
+    where, values = condition
+    rows = connection.execute(
+        "SELECT p.id FROM passages p JOIN documents d ON d.id = p.document_id"
+        f" WHERE p.id IN (SELECT value FROM json_each(?)) AND {where}",
+        [json.dumps(ids), *values],
+    )
+    return {row[0] for row in rows}
 
 
 def similarities(

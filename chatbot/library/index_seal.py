@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from chatbot.settings import write_atomically
 
@@ -21,8 +20,7 @@ _CHUNK = 4 << 20
 Files = dict[str, list[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """A seal that was read: its facts, whether every file is still as it was, and the files as they are."""
 
     facts: dict[str, Any]

@@ -22,7 +22,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +72,8 @@ class _Shelf(Generic[Store]):
     sealed: bool = False
     complete: bool = False
     """Whether everything was in it once since it was opened."""
+    library_only: bool = False
+    """Whether files attached to a conversation stay out."""
 
 
 @dataclass(slots=True)
@@ -134,9 +136,9 @@ class IndexWorker:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._opening = self._beside.submit(self._open_dense)
-        lexical_folder = self._folder / f"lexical-{LEXICAL_VERSION}"
-        expected = _expected(self._connection)
-        self._lexical = self._open_shelf(lexical_folder, LexicalIndex, expected)
+        self._lexical = self._open_shelf(
+            self._folder / f"lexical-{LEXICAL_VERSION}", LexicalIndex, self._connection
+        )
         self._lexical.store.commit()
         return self._progress()
 
@@ -150,14 +152,14 @@ class IndexWorker:
         embedder = self._load_embedder()
         stamp = stamp_of(embedder, self._chunker_version)
         self._dense = dense = _Dense(embedder, stamp)
-        connection = index_scan.open_read_only(self._database)
-        with contextlib.closing(connection):
-            folder = self._folder / _folder_name(stamp)
+        folder = self._folder / _folder_name(stamp)
+        with contextlib.closing(index_scan.open_read_only(self._database)) as connection:
             shelf = self._open_shelf(
                 folder,
                 lambda folder: DenseIndex(folder, self._process),
-                _expected(connection, library_only=True),
+                connection,
                 lambda store: _agrees(connection, store, stamp),
+                library_only=True,
             )
         facts = {"stamp": stamp, "embedder": self._embedder_name}
         (folder / "embedder.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -216,8 +218,10 @@ class IndexWorker:
         self,
         folder: Path,
         open_store: Callable[[Path], Store],
-        expected: dict[str, None],
+        connection: sqlite3.Connection,
         agrees: Callable[[Store], bool] = lambda _: True,
+        *,
+        library_only: bool = False,
     ) -> _Shelf[Store]:
         seal = read_seal(folder)
         opening = folder / "opening"
@@ -229,12 +233,17 @@ class IndexWorker:
         folder.mkdir(exist_ok=True)
         opening.touch()
         break_seal(folder)
+        documents = _documents(connection, library_only=library_only)
+        missing: dict[str, None] = {}
+        extra: list[str] = []
         try:
             store = open_store(folder)
-            present = set(expected)
-            if seal is None or seal.facts != _facts(expected):
-                present = store.ids()
             sound = fresh or seal is not None or agrees(store)
+            if seal is None or seal.facts.get("documents") != documents:
+                expected = _expected(connection, library_only=library_only)
+                present = store.ids()
+                missing = {id_: None for id_ in expected if id_ not in present}
+                extra = sorted(present - expected.keys())
         except Exception as error:  # any failure to open means the same: rebuild
             if fresh:
                 raise
@@ -244,12 +253,11 @@ class IndexWorker:
             # The libraries keep a broken folder open; a new process can wipe it.
             raise ChildError(f"{folder.name} is damaged")
         opening.unlink()
-        missing = {passage_id: None for passage_id in expected if passage_id not in present}
-        shelf = _Shelf(folder, store, missing, complete=not missing)
-        if extra := sorted(present - expected.keys()):
+        shelf = _Shelf(folder, store, missing, complete=not missing, library_only=library_only)
+        if extra:
             store.remove(extra)
-        if seal is not None and not missing and not extra:
-            write_seal(folder, _facts(expected), seal.files)
+        elif seal is not None and not missing:
+            write_seal(folder, {"documents": documents}, seal.files)
             shelf.sealed = True
         return shelf
 
@@ -395,7 +403,7 @@ class IndexWorker:
                 return {"done": True}
             if lexical in open_:
                 lexical.store.rest()
-            self._sealing = self._beside.submit(_seal, open_)
+            self._sealing = self._beside.submit(_seal, self._database, open_)
         wait([self._sealing], _STEP_SECONDS)
         if self._sealing.done():
             self._end_sealing()
@@ -427,27 +435,20 @@ class IndexWorker:
         lexical = self._opened()
         question, limit, mode = (request.params[key] for key in ("text", "limit", "mode"))
         wanted = _filter(request.params["filter"])
-        condition = index_scan.allowed(wanted)
         dense = self._answering_dense()
         vector, asked = None, None
         if mode != "lexical" and dense is not None:
             vector = dense.embedder.embed([question], "query")[0]
             if vector.any() and dense.complete and dense.shelf is not None:
                 # Chroma looks while the words are looked up here.
-                asked = dense.shelf.store.query(vector, _fetched(limit, condition))
+                asked = dense.shelf.store.query(vector, _fetched(limit, wanted))
         by_words: dict[str, float] = {}
         if mode != "dense":
-            by_words = dict(self._lexical_hits(lexical.store, question, limit, condition))
+            by_words = self._lexical_hits(lexical.store, question, limit, wanted)
         by_vector: dict[str, float] = {}
         dense_weight = 0.0
         if dense is not None and vector is not None and vector.any():
-            near = self._dense_hits(dense, vector, asked, limit, condition)
-            if wanted.conversation is not None:
-                attached = index_scan.attached(wanted.conversation)
-                nearest = index_scan.nearest(self._connection, attached, dense.stamp, vector, limit)
-                near |= dict(nearest)
-            far = [passage_id for passage_id in by_words if passage_id not in near]
-            by_vector = near | index_scan.similarities(self._connection, far, dense.stamp, vector)
+            by_vector = self._dense_hits(dense, vector, asked, limit, wanted, by_words)
             dense_weight = dense.embedder.weight(language_of(question))
         return {
             "hits": [
@@ -464,18 +465,23 @@ class IndexWorker:
         return self._dense
 
     def _lexical_hits(
-        self, store: LexicalIndex, question: str, limit: int, condition: index_scan.Condition
-    ) -> list[tuple[str, float]]:
-        fetched = _fetched(limit, condition)
+        self, store: LexicalIndex, question: str, limit: int, wanted: SearchFilter
+    ) -> dict[str, float]:
+        condition = index_scan.allowed(wanted)
+        fetched = _fetched(limit, wanted)
         hits = store.query(question, fetched)
-        kept = self._kept([passage_id for passage_id, _ in hits], condition)
+        kept = index_scan.visible(
+            self._connection, [passage_id for passage_id, _ in hits], condition
+        )
         if len(kept) < limit and len(hits) == fetched:
             # The filter threw most hits away: ask for its documents only.
             where, values = condition
             rows = self._connection.execute(f"SELECT d.id FROM documents d WHERE {where}", values)
             hits = store.query(question, limit, [row[0] for row in rows])
-            kept = self._kept([passage_id for passage_id, _ in hits], condition)
-        return [hit for hit in hits if hit[0] in kept][:limit]
+            kept = index_scan.visible(
+                self._connection, [passage_id for passage_id, _ in hits], condition
+            )
+        return dict([hit for hit in hits if hit[0] in kept][:limit])
 
     def _dense_hits(
         self,
@@ -483,24 +489,26 @@ class IndexWorker:
         vector: Vectors,
         asked: Future[dict[str, float]] | None,
         limit: int,
-        condition: index_scan.Condition,
+        wanted: SearchFilter,
+        by_words: dict[str, float],
     ) -> dict[str, float]:
+        """The nearest passages, and how near those are that words found."""
+        condition = index_scan.allowed(wanted)
+        near: dict[str, float] | None = None
         if asked is not None:
             found = asked.result()
-            kept = self._kept(list(found), condition)
-            if len(kept) >= limit or len(found) < _fetched(limit, condition):
-                return {id_: found[id_] for id_ in [i for i in found if i in kept][:limit]}
-        return dict(index_scan.nearest(self._connection, condition, dense.stamp, vector, limit))
-
-    def _kept(self, ids: list[str], condition: index_scan.Condition) -> set[str]:
-        """Those passages that SQLite, the truth, lets this question see now."""
-        where, values = condition
-        rows = self._connection.execute(
-            "SELECT p.id FROM passages p JOIN documents d ON d.id = p.document_id"
-            f" WHERE p.id IN (SELECT value FROM json_each(?)) AND {where}",
-            [json.dumps(ids), *values],
-        )
-        return {row[0] for row in rows}
+            kept = index_scan.visible(self._connection, list(found), condition)
+            if len(kept) >= limit or len(found) < _fetched(limit, wanted):
+                near = {id_: found[id_] for id_ in [i for i in found if i in kept][:limit]}
+        elif dense.shelf is None and by_words:
+            near = {}  # Chroma is there in a second; until then, only what words found is compared
+        if near is None:
+            near = dict(index_scan.nearest(self._connection, condition, dense.stamp, vector, limit))
+        elif wanted.conversation is not None:
+            attached = index_scan.attached(wanted.conversation)
+            near |= dict(index_scan.nearest(self._connection, attached, dense.stamp, vector, limit))
+        far = [passage_id for passage_id in by_words if passage_id not in near]
+        return near | index_scan.similarities(self._connection, far, dense.stamp, vector)
 
     def _opened(self) -> _Shelf[LexicalIndex]:
         if self._lexical is None:
@@ -540,10 +548,27 @@ def _agrees(connection: sqlite3.Connection, store: DenseIndex, stamp: str) -> bo
     return True
 
 
-def _seal(shelves: list[_Shelf[Any]]) -> None:
-    for shelf in shelves:
-        write_seal(shelf.folder, _facts(shelf.store.ids()))
-        shelf.sealed = True
+def _documents(connection: sqlite3.Connection, *, library_only: bool = False) -> str:
+    """A digest of the documents that an index should hold, and of how many passages each has."""
+    attached = " AND conversation IS NULL" if library_only else ""
+    rows = connection.execute(
+        f"SELECT id, passages FROM documents WHERE deleted_at IS NULL AND passages > 0{attached}"
+        " ORDER BY id"
+    )
+    return hashlib.sha256(json.dumps(rows.fetchall()).encode()).hexdigest()
+
+
+def _seal(database: Path, shelves: list[_Shelf[Any]]) -> None:
+    """Seal what holds just what SQLite holds; what differs is left to be compared at the next opening."""
+    with contextlib.closing(index_scan.open_read_only(database)) as connection:
+        for shelf in shelves:
+            connection.execute("BEGIN")  # both of the same moment
+            expected = _expected(connection, library_only=shelf.library_only)
+            documents = _documents(connection, library_only=shelf.library_only)
+            connection.execute("COMMIT")
+            if shelf.store.ids() == expected.keys():
+                write_seal(shelf.folder, {"documents": documents})
+            shelf.sealed = True
 
 
 def dense_lock(folder: Path) -> Path:
@@ -551,18 +576,13 @@ def dense_lock(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-vectors.lock")
 
 
-def _fetched(limit: int, condition: index_scan.Condition) -> int:
-    return limit * _FILTERED_OVERFETCH if condition[1] else limit + _SPARE
+def _fetched(limit: int, wanted: SearchFilter) -> int:
+    whole = wanted == SearchFilter(conversation=wanted.conversation)
+    return limit + _SPARE if whole else limit * _FILTERED_OVERFETCH
 
 
 def _embedded_text(passage: IndexedPassage) -> str:
     return contextual_text(passage.name, passage.path, passage.text)
-
-
-def _facts(passage_ids: Iterable[str]) -> dict[str, Any]:
-    """What a sealed index holds: a digest of its passages' ids, whatever their order."""
-    ids = sorted(passage_ids)
-    return {"passages": len(ids), "digest": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
 
 
 def _folder_name(stamp: str) -> str:
