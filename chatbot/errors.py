@@ -86,6 +86,11 @@ class ChatbotError(Exception):
         error.args = (error.text("en"),)
         return error
 
+    @staticmethod
+    def from_json(text: str) -> ChatbotError:
+        """The error that `to_json` wrote."""
+        return ChatbotError.from_dict(json.loads(text))
+
 
 def _shown(value: Any, language: Language) -> Any:
     if isinstance(value, str):

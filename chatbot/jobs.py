@@ -232,4 +232,4 @@ def _job(row: Any) -> Job:
 
 def error_of(job: Job) -> ChatbotError | None:
     """Why the job failed; None when it did not."""
-    return ChatbotError.from_dict(json.loads(job.error)) if job.error else None
+    return ChatbotError.from_json(job.error) if job.error else None

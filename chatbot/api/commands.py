@@ -70,7 +70,7 @@ def ask(
     finally:
         services.incognito.purge(conversation.id)
     if message.error:
-        raise ChatbotError.from_dict(json.loads(message.error))
+        raise ChatbotError.from_json(message.error)
     return summary(message)
 
 

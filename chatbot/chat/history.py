@@ -471,7 +471,7 @@ def error_text(message: Message, language: Language) -> str:
     """What went wrong with this answer, in the language; empty when nothing did."""
     if not message.error:
         return ""
-    return ChatbotError.from_dict(json.loads(message.error)).text(language)
+    return ChatbotError.from_json(message.error).text(language)
 
 
 def _dump(value: Any) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import streamlit as st
 
-from chatbot.errors import ChatbotError
+from chatbot.jobs import error_of
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Job
@@ -34,9 +33,8 @@ def show(job: Job) -> None:
 
 def failure(job: Job) -> str:
     """Why the job failed, in the person's language; empty when it did not."""
-    if not job.error:
-        return ""
-    return ChatbotError.from_dict(json.loads(job.error)).text(language())
+    error = error_of(job)
+    return error.text(language()) if error else ""
 
 
 def _state(job: Job) -> list[str]:
