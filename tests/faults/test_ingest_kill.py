@@ -22,9 +22,8 @@ import pytest
 from chatbot.failpoints import EXIT_CODE
 from chatbot.settings import PROJECT
 
-pytestmark = pytest.mark.faults
-
 FULL = bool(os.environ.get("HEARTH_FULL"))
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200 if FULL else 180)]
 STEPS = [
     "copied", "stored", "acknowledged", "begun", "read", "embedded", "half-committed", "before-commit",
     "committed", "indexed",
