@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from textwrap import shorten
 
 import streamlit as st
 
@@ -30,6 +31,7 @@ _CHANGES: dict[RelationKind, str] = {
     "consolidates": N_("Consolidates {document}"),
 }
 _MOST_SHOWN = 12
+_LONGEST_TITLE = 260
 
 
 def line(standing: Standing | None) -> str:
@@ -60,7 +62,7 @@ def show(document: Document) -> None:
         with st.container(horizontal=True, gap="small"):
             _badges(document, standing)
         if said.title and said.number:
-            st.markdown(literal(said.title.value))
+            st.markdown(literal(shorten(said.title.value, _LONGEST_TITLE, placeholder=" …")))
         _ties(document, standing)
 
 
@@ -86,26 +88,33 @@ def _badges(document: Document, standing: Standing | None) -> None:
 
 
 def _ties(document: Document, standing: Standing | None) -> None:
+    """Other documents, those of the library as links, the rest by number only."""
     for change in standing.changes if standing else ():
         _tie(change, _(_CHANGED[change.relation]), ":material/edit_note:")
-    here = {change.number: change for change in services().register.changed_by(document.id)}
-    for relation in document.validity.relations[:_MOST_SHOWN]:
-        words = _(_CHANGES[relation.kind])
-        if change := here.get(relation.number):
-            _tie(change, words, ":material/arrow_outward:")
-        else:
-            st.caption(words.format(document=literal(relation.number)))
-    if more := len(document.validity.relations[_MOST_SHOWN:]):
-        st.caption(_("and {count} more").format(count=more))
+    here = services().register.changed_by(document.id)
+    for change in here:
+        _tie(change, _(_CHANGES[change.relation]), ":material/arrow_outward:")
+    known = {change.number for change in here}
+    elsewhere: dict[RelationKind, list[str]] = {}
+    for relation in document.validity.relations:
+        if relation.number not in known:
+            elsewhere.setdefault(relation.kind, []).append(relation.number)
+    for kind, numbers in elsewhere.items():
+        shown = ", ".join(numbers[:_MOST_SHOWN])
+        if more := len(numbers[_MOST_SHOWN:]):
+            shown += " " + _("and {count} more").format(count=more)
+        st.caption(_(_CHANGES[kind]).format(document=literal(shown)))
 
 
 def _tie(change: Change, words: str, icon: str) -> None:
-    st.page_link(
-        "documents.py",
-        label=words.format(document=literal(_named(change))),
+    if st.button(
+        words.format(document=literal(_named(change))),
         icon=icon,
-        query_params={"document": change.document_id},
-    )
+        type="tertiary",
+        key=f"tie-{change.relation}-{change.document_id}",
+    ):
+        st.query_params["document"] = change.document_id
+        st.rerun()
 
 
 def _named(change: Change) -> str:
