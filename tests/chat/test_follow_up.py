@@ -110,7 +110,7 @@ def test_without_anything_before_it_a_follow_up_is_searched_as_it_is(question):
 
 
 def test_questions_of_the_search_sets_are_not_touched(shared_data):
-    """3,400 of them, also without marks; two of xquad-en refer to something and are joined to it."""
+    """3,600 of them, also without marks; two of xquad-en refer to something and are joined to it."""
     altered = set()
     for name in ("alqac-vi", "xquad-vi", "xquad-en", "nq-en", "xquad-vi-en", "vnlaw-refusal"):
         lines = (shared_data / name / "queries.jsonl").read_text(encoding="utf-8").splitlines()
