@@ -82,6 +82,9 @@ def search(
     ] = None,
     issued_after: Annotated[str | None, typer.Option(help="Only issued after this day.")] = None,
     in_force_on: Annotated[str | None, typer.Option(help="Only in force on this day.")] = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Let the cross-encoder of the settings order them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find the passages that speak to a query; days as 2024-12-31."""
@@ -94,6 +97,7 @@ def search(
         type=type_,
         issued_after=issued_after,
         in_force_on=in_force_on,
+        rerank=rerank,
     )
     _print(result, as_json, _search_text)
 
@@ -306,6 +310,7 @@ def evaluate_retrieval(
     strip_accents: Annotated[bool, typer.Option(help="Ask without accents.")] = False,
     limit: Annotated[int | None, typer.Option(help="Only so many questions.")] = None,
     compare: Compare = None,
+    reranker: Annotated[str, typer.Option(help="A cross-encoder that orders the first results.")] = "",
     as_json: Json = False,
 ) -> None:
     """Measure the search on a BEIR-layout folder."""
@@ -319,6 +324,7 @@ def evaluate_retrieval(
             strip_accents=strip_accents,
             limit=limit,
             compare=compare,
+            reranker=reranker,
         )
 
     _print(_told(work), as_json, _plain)
@@ -326,10 +332,16 @@ def evaluate_retrieval(
 
 @evaluate.command("questions")
 def evaluate_questions(
-    mode: SearchMode = "hybrid", compare: Compare = None, as_json: Json = False
+    mode: SearchMode = "hybrid",
+    compare: Compare = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Let the cross-encoder of the settings order them.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure the search with your own questions on your own documents."""
-    _print(_run("evaluate questions", mode=mode, compare=compare), as_json, _plain)
+    result = _run("evaluate questions", mode=mode, compare=compare, rerank=rerank)
+    _print(result, as_json, _plain)
 
 
 @evaluate.command("import")

@@ -24,7 +24,8 @@
     ├── ModelError               a model cannot be used
     │   ├── BrokenModel          the file or folder is damaged, incomplete or refused
     │   ├── ModelDoesNotFit      the memory plan says no
-    │   └── MissingBackend       the library that runs this model is not installed
+    │   ├── MissingBackend       the library that runs this model is not installed
+    │   └── NoReranker           reranking was asked for, and no cross-encoder is chosen
     ├── EngineError              an answer could not be written
     │   ├── ContextOverflow      the prompt is longer than the model can read
     │   ├── OutOfMemory          memory ran out while loading or answering
@@ -267,6 +268,12 @@ class MissingBackend(ModelError):
     code = "missing_backend"
     happened = N_("The library that runs “{name}” is not installed: {detail}")
     next_step = N_("The README's set-up section names the one line that installs it.")
+
+
+class NoReranker(ModelError):
+    code = "no_reranker"
+    happened = N_("No model for reranking is chosen.")
+    next_step = N_("Name a cross-encoder in the settings, or search without reranking.")
 
 
 class EngineError(ChatbotError):

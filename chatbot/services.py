@@ -123,7 +123,9 @@ class Services:
             self.database,
             self.store,
             paths.temporary,
-            lambda: Live(self.search, self.index, self.settings.embedder),
+            lambda: Live(
+                self.search, self.index, self.settings.embedder, self.settings.reranker
+            ),
         )
         self.answers = Answers(
             self.history_of, self.find, self.engine_for, self._style, self.files_ready
@@ -148,6 +150,7 @@ class Services:
             allow_download=self.settings.allow_embedder_download and not offline(),
             open_after=self._patience,
         )
+        self.index.use_reranker(self.settings.reranker)
         window = partial(window_of, self.settings.embedder)
         self.ingest = Ingest(self.store, self.reader, self.index, window)
         self.search = Search(self.index)
@@ -223,7 +226,8 @@ class Services:
     def find(self, question: str, chosen: SearchFilter) -> Findings:
         """The passages that answer the question best, and whether they do."""
         found = self.search.find(question, chosen, limit=SOURCES_PER_ANSWER)
-        return Findings(found.results, found.answers)
+        behind = self.search.referred(found.results) if found.answers else ()
+        return Findings((*found.results, *behind), found.answers)
 
     def files_ready(self, conversation_id: str) -> bool:
         """Whether every file attached to the conversation, and every sample, has been read or failed."""
@@ -307,6 +311,7 @@ class Services:
             shutil.rmtree(Path(file).parent, ignore_errors=True)
         if done.unread:
             self._start_ingest()
+        self.recut()  # for the embedder here, where another one asked for other passages
         return json.dumps(asdict(done))
 
     def recut(self) -> None:
@@ -504,6 +509,7 @@ class Services:
                 self._open_index()
                 before.close()
                 self.recut()
+            self.index.use_reranker(new.reranker)
         return new
 
     def renew_token(self) -> str:

@@ -99,6 +99,8 @@ class Settings:
     embedder: str = "hearth-surface"
     allow_embedder_download: bool = False
     """Set when the person pressed download for an embedder that is not on disk."""
+    reranker: str = ""
+    """A cross-encoder's folder or Hugging Face name, used where reranking is asked for; '' none."""
     answer_style: str = "balanced"
     default_model: str | None = None
     """Artifact id of the model that chats use; None answers with quotations (the extractive engine)."""

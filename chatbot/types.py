@@ -177,6 +177,8 @@ class SearchResult:
     score: float
     lexical_rank: int | None = None
     dense_rank: int | None = None
+    referred_by: str | None = None
+    """The passage whose reference led here; None where the search itself did."""
 
 
 # --- conversations --------------------------------------------------------------------------

@@ -83,8 +83,9 @@ def search(
     type: str | None = None,  # noqa: A002  as the command line names it
     issued_after: str | None = None,
     in_force_on: str | None = None,
+    rerank: bool = False,
 ) -> Result:
-    """The best passages for a query, of documents of that type and those dates (ISO)."""
+    """The best passages for a query, of documents of that type and those dates (ISO); articles they point to."""
     if not 1 <= limit <= MOST_RESULTS:
         raise SettingsError(f"limit = {limit}")
     media_types, kinds = _type(services, type)
@@ -96,8 +97,12 @@ def search(
         in_force_on=_day(in_force_on),
     )
     services.wait_until_read()
-    found = services.search.find(query, wanted, limit=limit, mode=mode)
-    return {"results": [_result(r) for r in found.results]}
+    found = services.search.find(query, wanted, limit=limit, mode=mode, rerank=rerank)
+    return {
+        "results": [_result(r) for r in found.results],
+        "referred": [_result(r) for r in services.search.referred(found.results)],
+        **({"question": found.question} if found.question else {}),
+    }
 
 
 def documents_add(services: Services, paths: list[str], collection: str = "documents") -> Result:
@@ -228,12 +233,15 @@ def models_remove(services: Services, id: str) -> Result:  # noqa: A002  as clie
 
 
 def evaluate_questions(
-    services: Services, mode: SearchMode = "hybrid", compare: SearchMode | None = None
+    services: Services,
+    mode: SearchMode = "hybrid",
+    compare: SearchMode | None = None,
+    rerank: bool = False,
 ) -> Result:
     """Ask the person's own questions; `compare` adds another mode's figures and the paired differences."""
     services.wait_until_read()
-    modes = [mode, *([compare] if compare else [])]
-    job = services.jobs.wait(services.evaluate([Configuration(each) for each in modes]).id)
+    chosen = [Configuration(mode, rerank), *([Configuration(compare)] if compare else [])]
+    job = services.jobs.wait(services.evaluate(chosen).id)
     if error := error_of(job):
         raise error
     if job.state != "done":
@@ -339,7 +347,7 @@ def _synced(
         removed += [file.path for file in services.folders.missing(folder.id)]
         services.folders.remove_missing(folder.id)
     ids = [document_id for report in reports for document_id in report.documents]
-    if ids:
+    if ids or services.jobs.list(active=True, kind="ingest"):
         services.wait_until_read(threading.TIMEOUT_MAX)
     chosen = {folder.id for folder in folders}
     return {

@@ -63,7 +63,7 @@ def load_embedder(name: str, *, allow_download: bool = False) -> Embedder:
     """
     if name == SURFACE:
         return SurfaceEmbedder()
-    folder = _local_folder(name, allow_download=allow_download)
+    folder = local_folder(name, allow_download=allow_download)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config.get("model_type") == "model2vec":
@@ -217,7 +217,7 @@ class TransformerEmbedder:
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         """Load the model. Raises BrokenModel, MissingBackend, OSError or ValueError."""
-        _refuse_foreign_code(folder, config)
+        refuse_foreign_code(folder, config)
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
@@ -272,7 +272,8 @@ def _trusted(pieces: int, language: Language) -> float:
     return 0.5 if pieces / len(words(_SAMPLE[language])) < 1.5 else 0.03
 
 
-def _local_folder(name: str, *, allow_download: bool) -> Path:
+def local_folder(name: str, *, allow_download: bool) -> Path:
+    """Where a model lies that is named by folder or repository. Raises BrokenModel, OfflineError."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder.resolve()
@@ -319,7 +320,8 @@ def _revision(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _refuse_foreign_code(folder: Path, config: dict[str, Any]) -> None:
+def refuse_foreign_code(folder: Path, config: dict[str, Any]) -> None:
+    """Raise BrokenModel for a folder with code of its own or weights that could hold code."""
     modules_file = folder / "modules.json"
     modules = json.loads(modules_file.read_text(encoding="utf-8")) if modules_file.exists() else []
     foreign = [m["type"] for m in modules if not m["type"].startswith("sentence_transformers.")]

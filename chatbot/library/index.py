@@ -13,13 +13,13 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from chatbot.child import Child
 from chatbot.database import Database
-from chatbot.errors import ChatbotError, ChildDied, ChildError
+from chatbot.errors import ChatbotError, ChildDied, ChildError, NoReranker
 from chatbot.types import Passage, SearchFilter, SearchMode
 
 if TYPE_CHECKING:
@@ -70,12 +70,16 @@ class Candidates:
 
     `word_weights` are the question's folded words with their rarity in the library, `dense_weight` the
     share that similarities deserve in a fused score, `scanned` tells that SQLite was read instead.
+    `question` is what was looked up: typing errors put right; '' when it is as it was asked. `other` weighs
+    words of official texts for what it says in everyday words or in the other language.
     """
 
     hits: tuple[Hit, ...]
     word_weights: dict[str, float]
     dense_weight: float
     scanned: bool = False
+    question: str = ""
+    other: dict[str, float] = field(default_factory=dict)
 
 
 class Index:
@@ -131,6 +135,7 @@ class Index:
         self._attempts = 0
         self._deaths: list[float] = []
         self._batch = 8
+        self._reranker = ""
         self._open_after = open_after
         self._needed = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="index-keeper", daemon=True)
@@ -201,6 +206,8 @@ class Index:
                     _ranked([(hit[0], hit[1], hit[2]) for hit in found["hits"]]),
                     found["word_weights"],
                     found["dense_weight"],
+                    question=found["question"],
+                    other=found["other"],
                 )
             except ChildError as error:
                 log.warning("the index did not answer, SQLite does: %s", error)
@@ -243,6 +250,27 @@ class Index:
             (json.dumps(list(passage_ids)),),
         )
         return {row["id"]: (Passage(*tuple(row)[:-1]), row["name"]) for row in rows}
+
+    def referred(self, passages: Sequence[Passage]) -> list[tuple[str, str]]:
+        """(passage that points, passage pointed to): the articles that these passages refer to."""
+        from chatbot.library.referring import referred
+
+        return referred(self._database, passages)
+
+    def use_reranker(self, name: str) -> None:
+        """From now on rerank with that cross-encoder, a folder or a Hugging Face name; '' for none."""
+        self._reranker = name
+
+    def rerank(self, question: str, texts: Sequence[str]) -> list[float]:
+        """How well each text answers, by the cross-encoder. Raises ModelError when there is none."""
+        if not self._reranker:
+            raise NoReranker
+        reply, _ = self._child.call(
+            "rerank",
+            {"model": self._reranker, "question": question, "texts": list(texts)},
+            timeout=_PATIENCE_SECONDS,
+        )
+        return [float(score) for score in reply["scores"]]
 
     # --- changing -----------------------------------------------------------------------------
 

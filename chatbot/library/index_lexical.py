@@ -7,6 +7,10 @@ Fields, each holding our own tokens joined by spaces (weights measured, docs/dec
     title      folded words of name and path           0.4
     exact      words with their marks                  0.3   Vietnamese, asked only when the question has marks
     place      'dieu+35' from the path                 2.0   asked only when the question names an article
+
+Words that only ask or join ('thì', 'what') count 0.3. A word that the index does not hold is taken for a
+typing error where one letter makes it a word that stands beside the same neighbours. What is said in
+everyday words, or in the other language, is also looked for in official words (other_words.py).
 """
 
 from __future__ import annotations
@@ -14,25 +18,34 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from chatbot.library.embedders import readable_name
-from chatbot.text import folded_words, has_marks, language_of, words
+from chatbot.library.other_words import other_words
+from chatbot.text import fold, folded_words, has_marks, joining_words, language_of, nfc, words
 
-LEXICAL_VERSION = "1"
+LEXICAL_VERSION = "2"
 
 PAIRS_WEIGHT = 0.7
 _TITLE_WEIGHT = 0.4
 _EXACT_WEIGHT = 0.3
 _PLACE_WEIGHT = 2.0
+_JOINING_WEIGHT = 0.3
+_OTHER_WEIGHT = 0.5
+_MOST_CORRECTED = 4
+"""Unknown words of a question that are looked at; each may cost a thousand look-ups of one microsecond."""
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_INITIALS = 2
+"""From so many words on, a name is also found by its initials: 'blld' for 'Bộ luật Lao động'."""
 _LONGEST_QUESTION = 64
 """Distinct words that are looked up; of a longer question (a pasted page) the rarest of its start."""
 _READ_OF_QUESTION = 4_000
 
+_WRITTEN = re.compile(r"\w+")
 _PLACE = re.compile(
     r"\b(phan|chuong|muc|dieu|khoan|diem|phu luc|article|section|chapter|clause|part|annex)\s+"
     r"([0-9]+[a-z]?|[ivxlc]+|[a-z])\b"
@@ -49,6 +62,8 @@ class IndexedPassage:
     path: str
     text: str
     conversation: str | None
+    title: str = ""
+    """What the document calls itself, where its name does not say it."""
 
 
 class LexicalIndex:
@@ -136,22 +151,74 @@ class LexicalIndex:
         rarest = set(sorted(found, key=lambda word: -found[word])[:_LONGEST_QUESTION])
         return {word: weight for word, weight in found.items() if word in rarest}
 
+    def other_weights(self, question: str) -> dict[str, float]:
+        """The words that other_words adds to the question, with half their rarity."""
+        added = new_words(map(terms, other_words(question[:_READ_OF_QUESTION])), terms(question))
+        return {word: _OTHER_WEIGHT * self._rarity(word) for word in added}
+
     def _rarity(self, word: str) -> float:
         return rarity(self._searcher.doc_freq("words", word), self._searcher.num_docs)
+
+    def corrected(self, question: str) -> str:
+        """The question with words that the index lacks put right where a likely one is one slip away."""
+        read = question[:_READ_OF_QUESTION]
+        spelt = [(match.span(), match[0]) for match in _WRITTEN.finditer(nfc(read))]
+        folded = [fold(word) for _, word in spelt]
+        unknown = [
+            number
+            for number, word in enumerate(folded)
+            if len(word) > 2 and word.isalpha() and not self._searcher.doc_freq("words", word)
+        ]
+        if not unknown or len(unknown) > max(2, len(folded) // 2):
+            return question  # nothing to do, or a question in a language the library does not have
+        result, after = [], 0
+        for number in unknown[:_MOST_CORRECTED]:
+            meant = self._meant(folded, number)
+            if meant:
+                folded[number] = meant
+                (start, end), _ = spelt[number]
+                result += [read[after:start], meant]
+                after = end
+        return (
+            "".join([*result, nfc(read)[after:], question[_READ_OF_QUESTION:]])
+            if result
+            else question
+        )
+
+    def _meant(self, folded: Sequence[str], number: int) -> str | None:
+        """The indexed word one slip away that stands most often beside the word's neighbours."""
+        count = self._searcher.doc_freq
+        before = folded[number - 1] if number else ""
+        after = folded[number + 1] if number + 1 < len(folded) else ""
+        best, most = None, (0, 0)
+        for candidate in slips(folded[number]):
+            alone = count("words", candidate)
+            if not alone:
+                continue
+            beside = count("pairs", f"{before}+{candidate}") + count(
+                "pairs", f"{candidate}+{after}"
+            )
+            if (beside, alone) > most and (beside or len(candidate) > 4):
+                best, most = candidate, (beside, alone)
+        return best
 
     def _clauses(self, question: str) -> list[Any]:
         question = question[:_READ_OF_QUESTION]
         asked = terms(question)
         neighbours = pairs(asked)
+        joining = joining_words(question)
         if len(set(asked)) > _LONGEST_QUESTION:
             kept = self.word_weights(question)
             asked = [word for word in asked if word in kept]
             neighbours = [pair for pair in neighbours if kept.keys() >= set(pair.split("+"))]
+        other = [terms(term) for term in other_words(question)]
         fields = [
             ("words", asked, 1.0),
             ("pairs", neighbours, PAIRS_WEIGHT),
             ("title", asked, _TITLE_WEIGHT),
             ("place", places(question), _PLACE_WEIGHT),
+            ("words", new_words(other, asked), _OTHER_WEIGHT),
+            ("pairs", new_words(map(pairs, other), neighbours), _OTHER_WEIGHT * PAIRS_WEIGHT),
         ]
         if has_marks(question):
             exact = exact_terms(question)[: 2 * _LONGEST_QUESTION]
@@ -159,7 +226,8 @@ class LexicalIndex:
         query = self._tantivy.Query
         return [
             query.boost_query(
-                query.term_query(self._schema, field, token, "freq"), float(weight * count)
+                query.term_query(self._schema, field, token, "freq"),
+                float(weight * count * (_JOINING_WEIGHT if fold(token) in joining else 1.0)),
             )
             for field, tokens, weight in fields
             for token, count in Counter(tokens).items()
@@ -169,10 +237,12 @@ class LexicalIndex:
         document = self._tantivy.Document()
         document.add_text("id", passage.id)
         document.add_text("document", passage.document_id)
-        heading = f"{readable_name(passage.name)} {passage.path}"
+        name = readable_name(passage.name)
+        heading = f"{name} {passage.title} {passage.path}"
         title, body = terms(heading), terms(passage.text)
         document.add_text("words", " ".join(title + body))
-        document.add_text("title", " ".join(title))
+        short = [initials(name), initials(passage.title)]
+        document.add_text("title", " ".join([*title, *filter(None, short)]))
         document.add_text("place", " ".join(places(passage.path)))
         if language_of(f"{heading} {passage.text}") == "vi":
             document.add_text("pairs", " ".join(pairs(title) + pairs(body)))
@@ -204,6 +274,27 @@ def places(text: str) -> list[str]:
     """References to numbered parts: 'Điều 35, khoản 2' → ['dieu+35', 'khoan+2']."""
     found = _PLACE.findall(" ".join(terms(text)))
     return [f"{kind.replace(' ', '+')}+{number}" for kind, number in found]
+
+
+def initials(name: str) -> str:
+    """'Bộ luật Lao động 2019' → 'blld'; '' for a name of one word."""
+    letters = [word[0] for word in terms(name) if not word[0].isdigit()]
+    return "".join(letters) if len(letters) >= _INITIALS else ""
+
+
+def slips(word: str) -> Iterator[str]:
+    """Every word that is one slip away: two letters swapped, one missing, one too many, one wrong."""
+    halves = [(word[:place], word[place:]) for place in range(len(word) + 1)]
+    yield from (a + b[1] + b[0] + b[2:] for a, b in halves if len(b) > 1 and b[0] != b[1])
+    yield from (a + b[1:] for a, b in halves if b and len(word) > 2)
+    yield from (a + letter + b for a, b in halves for letter in _LETTERS)
+    yield from (a + letter + b[1:] for a, b in halves if b for letter in _LETTERS if letter != b[0])
+
+
+def new_words(terms: Iterable[Sequence[str]], known: Iterable[str]) -> list[str]:
+    """Each token of these lists once, without those known."""
+    found = dict.fromkeys(token for tokens in terms for token in tokens)
+    return [token for token in found if token not in {*known}]
 
 
 def rarity(containing: int, total: int) -> float:

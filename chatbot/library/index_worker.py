@@ -33,6 +33,7 @@ import numpy as np
 from chatbot.child import Event, Request, serve
 from chatbot.errors import ChatbotError, ChildError
 from chatbot.library import index_scan
+from chatbot.library.cross_encoder import CrossEncoding
 from chatbot.library.embedders import (
     Embedder,
     Vectors,
@@ -127,6 +128,7 @@ class IndexWorker:
         self._changed: list[str] = []
         """Passages that changed while Chroma was being opened."""
         self._batch = 32
+        self._reranker: CrossEncoding | None = None
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -377,7 +379,8 @@ class IndexWorker:
         for passage_id in ids:
             del missing[passage_id]
         rows = self._connection.execute(
-            "SELECT p.id, p.document_id, d.name, p.path, p.text, d.conversation FROM passages p"
+            "SELECT p.id, p.document_id, d.name, p.path, p.text, d.conversation, coalesce("
+            "nullif(d.title, ''), json_extract(d.validity, '$.title.value'), '') FROM passages p"
             " JOIN documents d ON d.id = p.document_id WHERE d.deleted_at IS NULL"
             " AND p.id IN (SELECT value FROM json_each(?))",
             (json.dumps(ids),),
@@ -428,12 +431,22 @@ class IndexWorker:
         vectors = embedder.embed(request.params["texts"], request.params["kind"])
         return {"dimension": embedder.dimension}, vectors.astype("<f4").tobytes()
 
+    def rerank(self, request: Request) -> Event:
+        """{scores}: how well each text answers the question, by a cross-encoder."""
+        name = request.params["model"]
+        if self._reranker is None or self._reranker.name != name:
+            self._reranker = CrossEncoding(name, allow_download=self._allow_download)
+        return {
+            "scores": self._reranker.scores(request.params["question"], request.params["texts"])
+        }
+
     def query(self, request: Request) -> Event:
-        """Candidates of both sides: {hits: [[passage, lexical, dense]], word_weights, dense_weight}."""
+        """Candidates of both sides: {hits: [[passage, lexical, dense]], word_weights, dense_weight, question, other}."""
         from chatbot.text import language_of
 
         lexical = self._opened()
         question, limit, mode = (request.params[key] for key in ("text", "limit", "mode"))
+        question = lexical.store.corrected(question)
         wanted = _filter(request.params["filter"])
         dense = self._answering_dense()
         vector, asked = None, None
@@ -457,6 +470,8 @@ class IndexWorker:
             ],
             "word_weights": lexical.store.word_weights(question),
             "dense_weight": dense_weight,
+            "question": question,
+            "other": lexical.store.other_weights(question),
         }
 
     def _answering_dense(self) -> _Dense | None:
@@ -624,6 +639,7 @@ def main(arguments: list[str]) -> None:
                 "seal": worker.seal,
                 "embed": worker.embed,
                 "query": worker.query,
+                "rerank": worker.rerank,
             }
         )
 

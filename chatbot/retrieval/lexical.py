@@ -26,11 +26,11 @@ _WEIGHTS = {
     "pairs": 0.7,
     "heading": 0.6,
     "names missing": -4.0,
-    "Vietnamese": -1.4,
-    "meaning heard": -1.9,
+    "Vietnamese": -1.15,
+    "meaning heard": -1.55,
     "meaning that stands out": 0.4,
 }
-_OFFSET = -2.85
+_OFFSET = -3.2
 """Logistic coefficients (benchmarks/refusal.py, docs/decisions.md). Vietnamese is lower because its
 syllables are shared by chance more often than English words."""
 

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from chatbot.retrieval.fusion import fuse
 from chatbot.retrieval.lexical import Evidence, strength
+from chatbot.retrieval.places import asked_place, stands_there
+from chatbot.retrieval.rerank import Asked, figures, rescored
+from chatbot.text import language_of
 from chatbot.types import Passage, SearchFilter, SearchMode, SearchResult
 
 CANDIDATES = 50
@@ -16,6 +19,26 @@ CANDIDATES = 50
 
 _FAINTEST = 0.01
 """Keeps results without any evidence apart by score."""
+
+READ = 30
+"""Leading passages whose texts are read for a second look."""
+
+DIVERSE = 10
+"""First results among which no two say the same."""
+_SAME = 0.9
+"""The share of words that two passages have in common when one repeats the other."""
+
+RERANKED = 20
+"""Leading passages that a cross-encoder reads; it takes most of a second for so many on two cores."""
+
+POINTING, MOST_REFERRED = 3, 2
+"""Results whose references are followed, and articles that these may add."""
+
+_BEHIND = 0.01
+"""Deviations by which what is put behind others stays below them."""
+
+NAMED_STRENGTH = 0.9
+"""The evidence of a passage from the very place that the question names."""
 
 JUDGED = 8
 """Passages whose texts are weighed as evidence."""
@@ -52,6 +75,10 @@ class Candidates(Protocol):
     def word_weights(self) -> Mapping[str, float]: ...
     @property
     def dense_weight(self) -> float: ...
+    @property
+    def question(self) -> str: ...
+    @property
+    def other(self) -> Mapping[str, float]: ...
 
 
 class SearchIndex(Protocol):
@@ -67,6 +94,10 @@ class SearchIndex(Protocol):
 
     def passages(self, passage_ids: Sequence[str]) -> Mapping[str, tuple[Passage, str]]: ...
 
+    def referred(self, passages: Sequence[Passage]) -> Sequence[tuple[str, str]]: ...
+
+    def rerank(self, question: str, texts: Sequence[str]) -> Sequence[float]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -74,6 +105,8 @@ class Found:
 
     results: tuple[SearchResult, ...]
     strength: float
+    question: str = ""
+    """What was looked up, where typing errors were put right; '' when it was looked up as asked."""
 
     @property
     def answers(self) -> bool:
@@ -93,33 +126,29 @@ class Search:
         filter: SearchFilter = SearchFilter(),  # noqa: A002, B008  frozen; the domain's own word
         limit: int = 8,
         mode: SearchMode = "hybrid",
+        rerank: bool = False,
     ) -> Found:
         """The best passages that the filter allows; equal scores in the order of the documents.
 
+        `rerank` lets the cross-encoder of the settings order the leading passages; raises ModelError when
+        it cannot.
         A result's score is the strength of the evidence scaled by its place in the ranking: between 0 and
         1, falling down the list.
         """
         candidates = self._index.query(question, max(limit, CANDIDATES), filter, mode)
-        hits = candidates.hits
-        scores = fuse(
-            [hit.lexical for hit in hits], [hit.dense for hit in hits], candidates.dense_weight
-        )
-        ranked = sorted(
-            zip(scores, hits, strict=True), key=lambda pair: (-pair[0], pair[1].passage_id)
-        )
-        # More than asked: evidence is judged on several, ties are put in the documents' order.
-        ranked = ranked[: limit + JUDGED]
+        asked = candidates.question or question
+        ranked = _first_look(candidates)[: max(READ, limit + JUDGED)]
         known = self._index.passages([hit.passage_id for _, hit in ranked])
         ranked = [(score, hit) for score, hit in ranked if hit.passage_id in known]
+        ranked = _second_look(asked, candidates, ranked, known)
+        if rerank:
+            ranked = self._reranked(asked, ranked, known)
+        ranked, named = _going_straight(asked, ranked, known)
         ranked.sort(key=lambda pair: (-pair[0], *_place(known[pair[1].passage_id])))
-        judged = [hit for _, hit in ranked[:JUDGED]]
-        trusted = candidates.dense_weight >= TRUSTED
-        evidence = strength(
-            question,
-            candidates.word_weights,
-            [_evidence(known[hit.passage_id], hit) for hit in judged],
-            [hit.dense for hit in hits if hit.dense is not None] if trusted else [],
-        )
+        ranked = _diverse(ranked, known)
+        evidence = _strength(asked, candidates, ranked[:JUDGED], known)
+        if named:
+            evidence = max(evidence, NAMED_STRENGTH)
         return Found(
             tuple(
                 SearchResult(
@@ -131,7 +160,131 @@ class Search:
                 for score, hit in ranked[:limit]
             ),
             evidence,
+            asked if asked != question else "",
         )
+
+    def referred(self, results: Sequence[SearchResult]) -> tuple[SearchResult, ...]:
+        """Articles that the first results point to ('theo quy định tại Điều 12'), to be read behind them.
+
+        At most two, none of which is among the results; `referred_by` names the passage that points there.
+        """
+        pointers = self._index.referred([result.passage for result in results[:POINTING]])
+        taken = {result.passage.id for result in results}
+        wanted = [(source, target) for source, target in pointers if target not in taken]
+        wanted = wanted[:MOST_REFERRED]
+        known = self._index.passages([target for _, target in wanted])
+        last = results[-1].score if results else 0.0
+        return tuple(
+            SearchResult(*known[target], last * _BEHIND, referred_by=source)
+            for source, target in wanted
+            if target in known
+        )
+
+    def _reranked(self, asked: str, ranked: Ranked, known: Known) -> Ranked:
+        leading, rest = ranked[:RERANKED], ranked[RERANKED:]
+        texts = [
+            f"{name} › {passage.path}\n{passage.text}"
+            for passage, name in (known[hit.passage_id] for _, hit in leading)
+        ]
+        scores = fuse(self._index.rerank(asked, texts), [None] * len(texts), 0.0)
+        return _followed_by(scores, leading, rest)
+
+
+Ranked = list[tuple[float, Hit]]
+Known = Mapping[str, tuple[Passage, str]]
+
+
+def _first_look(candidates: Candidates) -> Ranked:
+    """Both sides' scores as one, best first."""
+    hits = candidates.hits
+    scores = fuse(
+        [hit.lexical for hit in hits], [hit.dense for hit in hits], candidates.dense_weight
+    )
+    return sorted(zip(scores, hits, strict=True), key=lambda pair: (-pair[0], pair[1].passage_id))
+
+
+def _second_look(asked: str, candidates: Candidates, ranked: Ranked, known: Known) -> Ranked:
+    """The leading passages in the order that reading them gives; the others stay behind them."""
+    leading, rest = ranked[:READ], ranked[READ:]
+    if not any(hit.lexical for _, hit in leading):
+        return ranked
+    question = Asked.of(asked, candidates.word_weights, candidates.other)
+    read = [
+        rescored(figures(question, name, passage.path, passage.text, hit.lexical or 0.0))
+        for hit in (hit for _, hit in leading)
+        for passage, name in [known[hit.passage_id]]
+    ]
+    scores = fuse(read, [hit.dense for _, hit in leading], candidates.dense_weight)
+    return _followed_by(scores, leading, rest)
+
+
+def _followed_by(scores: Sequence[float], leading: Ranked, rest: Ranked) -> Ranked:
+    """The leading hits with new scores, the rest in their old order below them."""
+    gap = min(0.0, min(scores) - rest[0][0] - _BEHIND) if scores and rest else 0.0
+    return [
+        *((score, hit) for score, (_, hit) in zip(scores, leading, strict=True)),
+        *((score + gap, hit) for score, hit in rest),
+    ]
+
+
+def _going_straight(asked: str, ranked: Ranked, known: Known) -> tuple[Ranked, bool]:
+    """Passages that stand where the question says go before all others; whether there are any."""
+    place = asked_place(asked)
+    if place is None or not ranked:
+        return ranked, False
+    best = max(score for score, _ in ranked)
+    fits = [
+        stands_there(place, known[hit.passage_id][1], known[hit.passage_id][0].path)
+        for _, hit in ranked
+    ]
+    straight = [
+        (best + fit - known[hit.passage_id][0].ordinal * 1e-6 if fit else score, hit)
+        for fit, (score, hit) in zip(fits, ranked, strict=True)
+    ]
+    return straight, any(fits)
+
+
+def _diverse(ranked: Ranked, known: Known) -> Ranked:
+    """What only repeats one of the first ten goes behind them."""
+    kept: Ranked = []
+    repeated: Ranked = []
+    sayings: list[tuple[int, frozenset[str]]] = []
+    for place, (score, hit) in enumerate(ranked[:READ]):
+        text = known[hit.passage_id][0].text
+        saying = len(text), frozenset(text.lower().split())
+        if any(_repeats(saying, other) for other in sayings):
+            repeated.append((score, hit))
+            continue
+        kept.append((score, hit))
+        sayings.append(saying)
+        if len(kept) == DIVERSE:
+            if not repeated:
+                break
+            last = score - _BEHIND
+            return [*kept, *((min(s, last), h) for s, h in [*repeated, *ranked[place + 1 :]])]
+    return [*kept, *repeated, *ranked[len(kept) + len(repeated) :]] if repeated else ranked
+
+
+def _repeats(one: tuple[int, frozenset[str]], other: tuple[int, frozenset[str]]) -> bool:
+    """Whether two texts have nearly all words in common, and every word with a figure."""
+    (length, words), (other_length, other_words) = one, other
+    if not 0.85 * other_length <= length <= other_length / 0.85:
+        return False
+    different = words ^ other_words
+    return len(words & other_words) >= _SAME * len(words | other_words) and not any(
+        character.isdigit() for word in different for character in word
+    )
+
+
+def _strength(asked: str, candidates: Candidates, judged: Ranked, known: Known) -> float:
+    """The evidence in the leading passages; of a question in another language, for words that stand for its own."""
+    evidence = [_evidence(known[hit.passage_id], hit) for _, hit in judged]
+    trusted = candidates.dense_weight >= TRUSTED
+    near = [hit.dense for hit in candidates.hits if hit.dense is not None] if trusted else []
+    own = strength(asked, candidates.word_weights, evidence, near)
+    if not candidates.other or language_of(asked) == language_of(evidence[0].text):
+        return own
+    return max(own, strength(" ".join(candidates.other), candidates.other, evidence))
 
 
 def _place(found: tuple[Passage, str]) -> tuple[str, str, int]:
