@@ -20,9 +20,10 @@ _NAMES_SHOWN = 8
 _STYLE = """
 <style>
 [class*="st-key-folder-"] { padding: 0.5rem 1rem; }
-[class*="st-key-folder-"] > div > [class*="st-key-review-"],
-[class*="st-key-folder-"] > div > [class*="st-key-unlinking-"] { padding: 0.5rem 0; }
-[class*="st-key-review-"] p, [class*="st-key-unlinking-"] p { margin: 0; }
+[class*="st-key-review-"], [class*="st-key-unlinking-"] { padding: 0.5rem 0; }
+[class*="st-key-review-"] p { margin: 0; }
+[class*="st-key-missing-"] [data-testid="stCaptionContainer"] { margin: 0; }
+[class*="st-key-missing-"] button { min-height: 1.5rem; padding: 0; }
 </style>
 """
 
@@ -124,11 +125,12 @@ def _folder(folder: LinkedFolder) -> None:
             facts.append(_("compared {time}").format(time=moment(folder.synced_at)))
         st.caption(" · ".join(facts))
         _remarks(folder)
-        _review(folder)
         if chosen:
             _begin(chosen, folder)
         if st.session_state.get("unlinking") == folder.id:
             _ask_about_documents(folder)
+        else:
+            _review(folder)
 
 
 def _badge(folder: LinkedFolder) -> None:
@@ -156,7 +158,7 @@ def _review(folder: LinkedFolder) -> None:
     if not folder.missing:
         return
     missing = services().folders.missing(folder.id)
-    with st.container(key=f"review-{folder.id}", gap="small"):
+    with st.container(key=f"review-{folder.id}", gap="xsmall"):
         words = plural(
             "{count} file is gone from the folder. Answers still draw on its document.",
             "{count} files are gone from the folder. Answers still draw on their documents.",
@@ -168,21 +170,23 @@ def _review(folder: LinkedFolder) -> None:
         if (hidden := len(missing) - _NAMES_SHOWN) > 0:
             st.caption(plural("and {count} more", "and {count} more", hidden))
         with st.container(horizontal=True):
-            if st.button(
-                _("Move to the trash"), key=f"accept-{folder.id}", icon=":material/delete:"
-            ):
+            trash, keep = _("Move to the trash"), _("Keep in the library")
+            if len(missing) > 1:
+                trash, keep = _("Move all to the trash"), _("Keep all in the library")
+            if st.button(trash, key=f"accept-{folder.id}", icon=":material/delete:"):
                 document_actions.do(lambda: _accept(folder))
-            if st.button(_("Keep in the library"), key=f"keep-{folder.id}"):
+            if st.button(keep, key=f"keep-{folder.id}"):
                 document_actions.do(lambda: services().folders.keep_missing(folder.id))
 
 
 def _missing_row(folder: LinkedFolder, file: MissingFile, *, alone: bool) -> None:
-    with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
+    key = file.documents[0]
+    with st.container(
+        horizontal=True, wrap=False, vertical_alignment="center", key=f"missing-{key}"
+    ):
         name = str(Path(file.path).relative_to(folder.path))
         st.caption(literal(name), width="stretch")
-        if not alone and st.button(
-            _("Keep this one"), key=f"keep-{file.documents[0]}", type="tertiary"
-        ):
+        if not alone and st.button(_("Keep this one"), key=f"keep-{key}", type="tertiary"):
             document_actions.do(lambda: services().folders.keep_missing(folder.id, file.path))
 
 
