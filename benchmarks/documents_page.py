@@ -28,8 +28,10 @@ _SUBJECTS = ("Hợp đồng lao động", "Quy chế đào tạo", "Biên bản 
 def fill(data: Path, documents: int) -> None:
     """Put that many small documents into the data folder, in ten collections."""
     from chatbot.database import Database
+    from chatbot.library import register
     from chatbot.library.chunking import CHUNKER_VERSION
     from chatbot.library.embedders import SurfaceEmbedder, contextual_text, stamp_of
+    from chatbot.library.validity import validity_of
     from chatbot.settings import Paths, Settings, save_settings
 
     paths = Paths(data)
@@ -54,9 +56,19 @@ def fill(data: Path, documents: int) -> None:
             (paths.files / sha256).write_bytes(content)
             connection.execute(
                 "INSERT INTO documents (id, collection, name, sha256, media_type, size, state, pages,"
-                " passages, language, added_at) VALUES (?, ?, ?, ?, 'text/plain', ?, 'ready', 1, 1, 'vi', ?)",
-                (key, f"Bộ {number % 10}", name, sha256, len(content), now - number),
+                " passages, language, added_at, cut) VALUES (?, ?, ?, ?, 'text/plain', ?, 'ready', 1, 1, 'vi',"
+                " ?, ?)",
+                (
+                    key,
+                    f"Bộ {number % 10}",
+                    name,
+                    sha256,
+                    len(content),
+                    now - number,
+                    CHUNKER_VERSION,
+                ),
             )
+            register.write(connection, key, validity_of(text))
             connection.execute(
                 "INSERT INTO pages (document_id, ordinal, number, start, text) VALUES (?, 0, 1, 0, ?)",
                 (key, text),

@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from chatbot.errors import NotFoundError
-from chatbot.library.store import label
+from chatbot.library.store import Collection, label
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Job
@@ -17,19 +17,22 @@ from widgets import job_row
 from widgets.answer_settings import collection_name
 from widgets.words import _, language, plural, size
 
+_BYTES_PER_PASSAGE = 3_000
+"""Its vector, and its share of the text."""
 _MOST_DOWNLOADED = 300_000_000
 """A larger file would fill the browser's memory: it is saved to a path."""
 
 
-def export_form(collection: str) -> None:
+def export_form(collection: Collection) -> None:
     """Ask where the collection's file should go, and begin to write it."""
-    bytes_ = services().store.size(collection)
-    name = label(f"hearth-{collection_name(collection)}-{time.strftime('%Y-%m-%d')}.zip")
+    about = services().store.size(collection.name) + _BYTES_PER_PASSAGE * collection.passages
+    today = time.strftime("%Y-%m-%d")
+    name = label(f"hearth-{collection_name(collection.name)}-{today}.zip")
     st.markdown(
         _(
             "One file with the originals, their text and what the search needs: another PC opens it"
             " without reading anything again. About {size}."
-        ).format(size=size(bytes_ * 1.2))
+        ).format(size=size(about))
     )
     path = st.text_input(_("Save as"), value=str(_downloads() / name), key="export-path")
     with st.container(horizontal=True):
@@ -38,11 +41,11 @@ def export_form(collection: str) -> None:
             if file.exists():
                 st.error(_("There is a file of that name already."), icon=":material/error:")
             else:
-                _begin(services().export_documents(file, collection))
-        if bytes_ < _MOST_DOWNLOADED and st.button(
+                _begin(services().export_documents(file, collection.name))
+        if about < _MOST_DOWNLOADED and st.button(
             _("Download instead"), icon=":material/download:", key="export-download"
         ):
-            _begin(services().export_documents(services().paths.temporary / name, collection))
+            _begin(services().export_documents(services().paths.temporary / name, collection.name))
 
 
 def import_form() -> None:

@@ -29,9 +29,10 @@ def button() -> None:
 
 
 def _dialog() -> None:
-    for collection in sorted(services().store.collections(), key=lambda c: collection_name(c.name)):
-        if collection.documents or collection.name != "samples":
-            _row(collection)
+    with st.container(gap=None, key="collections-list"):
+        for one in sorted(services().store.collections(), key=lambda c: collection_name(c.name)):
+            if one.documents or one.name != "samples":
+                _row(one)
     with (
         st.form("new-collection", border=False, clear_on_submit=True),
         st.container(horizontal=True, vertical_alignment="bottom"),
@@ -52,7 +53,9 @@ def _row(collection: Collection) -> None:
         horizontal=True, wrap=False, vertical_alignment="center", key=f"collection-{name}"
     ):
         st.markdown(f"**{literal(collection_name(name))}**", width="stretch")
-        st.caption(plural("{count} document", "{count} documents", collection.documents))
+        st.caption(
+            plural("{count} document", "{count} documents", collection.documents), width="content"
+        )
         chosen = st.menu_button(
             _("More"),
             ["export"] if name in BUILT_IN else list(_ACTIONS),
@@ -71,7 +74,7 @@ def _row(collection: Collection) -> None:
 
 
 def _export(collection: Collection) -> None:
-    collection_files.export_form(collection.name)
+    collection_files.export_form(collection)
 
 
 def _rename(collection: Collection) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from chatbot.errors import EmptyDocument, UnreadableDocument
+from chatbot.library.listing import Listing
 from chatbot.library.readers.kinds import NEEDS_PASSWORD
 from chatbot.services import Services
+from chatbot.types import ConversationSettings, SearchFilter
 
 
 def text_file(
@@ -195,3 +197,108 @@ def test_a_filter_that_finds_nothing_leaves_no_rows_and_no_action(open_page):
     app.text_input(key="documents-filter").input("khong co").run()
     assert not app.exception
     assert "0 documents of 45" in shown(app)
+
+
+@pytest.mark.usefixtures("many")
+def test_all_are_deleted_at_once_and_brought_back(open_page, services):
+    app = open_page("documents.py", pending=("delete", services.store.ids(Listing()), "bulk"))
+    assert "Move 45 documents to the trash?" in shown(app)
+    button(app, "yes-bulk").click().run()
+    assert services.store.tally().documents == 0
+    assert "45 documents are in the trash" in shown(app)
+    button(app, "undo-documents").click().run()
+    assert services.store.tally().documents == 45
+    assert "undo-documents" not in [b.key for b in app.button]
+
+
+@pytest.mark.usefixtures("many")
+def test_ticks_outlive_the_page_of_the_list_and_only_those_move(open_page, services):
+    first, *_rest, last = services.store.page(Listing(order="newest"), 45)
+    app = open_page("documents.py")
+    app.checkbox(key=f"tick-{first.id}").check().run()
+    app.session_state["documents-page"] = 3
+    app.run()
+    app.checkbox(key=f"tick-{last.id}").check().run()
+    assert set(app.session_state["ticked"]) == {first.id, last.id}
+    app.session_state["pending"] = ("move", app.session_state["ticked"], "bulk")
+    app.run()
+    services.store.add_collection("Mới")
+    app.run()
+    app.selectbox(key="to-bulk-en").set_value("Mới").run()
+    button(app, "yes-bulk").click().run()
+    assert set(services.store.ids(Listing(collection="Mới"))) == {first.id, last.id}
+    assert "ticked" not in app.session_state
+
+
+def test_the_list_is_narrowed_by_type_and_ordered_by_name(open_page, services, tmp_path):
+    add(services, text_file(tmp_path, "b.txt"), text_file(tmp_path, "a.md", "# Heading"))
+    page = tmp_path / "c.html"
+    page.write_text("<!doctype html><p>words</p>", encoding="utf-8")
+    add(services, page)
+    app = open_page("documents.py")
+
+    def rows() -> list[str]:
+        return [b.label for b in app.button if str(b.key).startswith("open-")]
+
+    app.selectbox(key="documents-order-en").set_value("name").run()
+    assert rows() == [r"a\.md", r"b\.txt", r"c\.html"]
+    app.selectbox(key="documents-kind-en").set_value("web").run()
+    assert rows() == [r"c\.html"]
+    assert "1 document of 3" in shown(app)
+
+
+def test_the_trash_is_brought_back_whole(open_page, services, tmp_path):
+    documents = add(services, text_file(tmp_path, "a.txt"), text_file(tmp_path, "b.txt", "other"))
+    services.ingest.remove(*(d.id for d in documents))
+    app = open_page("documents.py")
+    button(app, "restore-all").click().run()
+    assert services.store.tally().documents == 2
+
+
+# --- collections ----------------------------------------------------------------------------
+
+
+def test_a_conversation_narrowed_to_a_collection_follows_its_new_name(services, tmp_path):
+    add(services, text_file(tmp_path, "a.txt"), collection="Luật")
+    narrowed = ConversationSettings(filter=SearchFilter(collections=("Luật", "documents")))
+    conversation = services.history.create(narrowed)
+    other = services.history.create()
+    for one in (conversation, other):
+        services.history.add(one.id, None, "user", "Leave?")
+    services.rename_collection("Luật", "Văn bản")
+    found = services.history.conversation(conversation.id).settings.filter
+    assert found.collections == ("Văn bản", "documents")
+    assert services.history.conversation(other.id).settings == ConversationSettings()
+    assert services.search.find("twelve days", SearchFilter(collections=("Văn bản",))).results
+
+
+def test_a_deleted_collection_is_undone_with_its_documents(open_page, services, tmp_path):
+    (document,) = add(services, text_file(tmp_path, "a.txt"), collection="Luật")
+    removed = services.ingest.remove_collection("Luật")
+    app = open_page("documents.py", deleted_documents=removed)
+    assert "Luật" not in {c.name for c in services.store.collections()}
+    button(app, "undo-documents").click().run()
+    assert services.store.get(document.id).deleted_at is None
+    assert {c.name: c.documents for c in services.store.collections()}["Luật"] == 1
+
+
+def test_an_export_tells_where_it_lies_and_an_import_what_it_brought(open_page, services, tmp_path):
+    documents = add(services, text_file(tmp_path, "a.txt"), text_file(tmp_path, "b.txt", "other"))
+    job = services.jobs.wait(services.export_documents(tmp_path / "x.zip", "documents").id, 60)
+    app = open_page("documents.py", file_job=job.id)
+    assert "2 documents exported" in shown(app)
+    assert "x\\.zip" in shown(app)
+    services.ingest.purge(documents[0].id)
+    job = services.jobs.wait(services.import_documents(tmp_path / "x.zip").id, 60)
+    app = open_page("documents.py", file_job=job.id)
+    assert "1 document imported · 1 was already here" in shown(app)
+    button(app, "close-outcome").click().run()
+    assert "imported" not in shown(app)
+
+
+def test_a_broken_file_is_told_in_words(open_page, services, tmp_path):
+    (broken := tmp_path / "hỏng.zip").write_bytes(b"PK\x03\x04 no zip")
+    services.change_settings(language="vi")
+    job = services.jobs.wait(services.import_documents(broken).id, 60)
+    app = open_page("documents.py", file_job=job.id)
+    assert "Không thể nhập “hỏng\\.zip”" in shown(app)
