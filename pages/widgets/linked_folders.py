@@ -21,7 +21,7 @@ _STYLE = """
 <style>
 [class*="st-key-folder-"] { padding: 0.5rem 1rem; }
 [class*="st-key-review-"], [class*="st-key-unlinking-"] { padding: 0.5rem 0; }
-[class*="st-key-review-"] p { margin: 0; }
+[class*="st-key-missing-"] p { margin: 0; }
 [class*="st-key-missing-"] [data-testid="stCaptionContainer"] { margin: 0; }
 [class*="st-key-missing-"] button { min-height: 1.5rem; padding: 0; }
 </style>
