@@ -19,6 +19,7 @@ from widgets.clipboard import copy_button
 from widgets.words import _, decimal
 
 _NEIGHBOUR_CHARACTERS = 700
+_MOST_HINTS = 2
 _UNCITED = 0
 """The number of a passage that no answer cites."""
 _STRENGTHS = ((0.6, N_("strong match {score}")), (0.3, N_("fair match {score}")))
@@ -51,8 +52,8 @@ def cards(
                 if said := validity.line(standing):
                     st.caption(literal(said))
                 st.caption(" · ".join([*_place(source), _strength(source)]))
-                for hint in validity.hints(standing):
-                    st.caption(f":orange[:material/edit_note: {hint}]")
+                for hint in validity.hints(standing)[:_MOST_HINTS]:
+                    st.markdown(f":small[:orange[:material/edit_note: {hint}]]")
 
 
 def _place(source: Source, view: View | None = None) -> list[str]:
