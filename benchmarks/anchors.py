@@ -4,7 +4,7 @@
 
 PDFium itself reads back what stands inside the rectangles of a passage on each of its pages. Printed: passages
 without a rectangle on the page they begin on; the share of a passage's words that come back, and of those that
-come back the share that are its own; what the anchors weigh, and the processor's time for a page.
+come back the share that are its own; what the anchors weigh, the processor's time for a page, and how long a page takes to be drawn.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from chatbot.library.anchors import Rectangle, rectangles, unpack
 from chatbot.library.chunking import cut, document_text
 from chatbot.library.readers.cleaning import clean_line
 from chatbot.library.readers.pdf import read_pdf
+from chatbot.library.renderer import Renderer
 from chatbot.settings import PROJECT
 
 GRAIN = 1_000_000
@@ -59,6 +60,19 @@ def main(folder: Path) -> None:
     print(
         f"anchors {weight / pages:.0f} bytes a page ({weight / letters:.0%} of the text);"
         f" reading {1000 * seconds / pages:.2f} ms a page of processor time"
+    )
+    renderer = Renderer()
+    drawn: list[tuple[float, int]] = []
+    for file in files:
+        begun = time.perf_counter()
+        picture = renderer.draw(file, file.name, 0)
+        drawn.append((time.perf_counter() - begun, len(picture.content)))
+    renderer.close()
+    times = sorted(1000 * taken for taken, _ in drawn[1:])
+    print(
+        f"drawing a page: {times[len(times) // 2]:.0f} ms median, {times[int(0.95 * len(times))]:.0f} ms 95 %,"
+        f" the first with its process {1000 * drawn[0][0]:.0f} ms;"
+        f" {statistics.median(size for _, size in drawn) / 1000:.0f} kB median"
     )
 
 
