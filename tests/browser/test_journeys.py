@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -335,28 +336,28 @@ def test_a_second_start_is_refused_at_once_with_the_first_ones_address(app: Runn
     assert httpx.get(f"{app.address}/_stcore/health", trust_env=False).status_code == 200
 
 
-def test_refusing_a_second_start_takes_less_than_two_seconds_more_than_starting_python(
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell children's work")
+def test_refusing_a_second_start_is_less_than_two_seconds_of_work_more_than_starting_python(
     app, tmp_path
 ):
-    """Streamlit's own import is not ours to shorten; what Hearth adds before it refuses is."""
-    bare = min(
-        _timed([sys.executable, "-c", "import streamlit.web.cli, streamlit.starlette"])
-        for _ in range(3)
-    )
-    took = min(_timed_start(app.data, tmp_path / f"log-{n}") for n in range(3))
-    assert took - bare < 2.0, (took, bare)
+    """Streamlit's own import is not ours to shorten; what Hearth adds before it refuses is.
+
+    Counted in processor time, which a busy machine does not stretch.
+    """
+    bare = _work([sys.executable, "-c", "import streamlit.web.cli, streamlit.starlette"])
+    before = os.times()
+    assert start_app(app.data, tmp_path / "log").wait(120) == 1
+    assert _children(os.times()) - _children(before) - bare < 2.0
 
 
-def _timed(command) -> float:
-    began = time.monotonic()
+def _work(command) -> float:
+    before = os.times()
     subprocess.run(command, check=False, cwd=PROJECT, capture_output=True)
-    return time.monotonic() - began
+    return _children(os.times()) - _children(before)
 
 
-def _timed_start(data, log) -> float:
-    began = time.monotonic()
-    start_app(data, log).wait(60)
-    return time.monotonic() - began
+def _children(times: os.times_result) -> float:
+    return times.children_user + times.children_system
 
 
 def test_the_api_answers_only_with_the_token(app: RunningApp):
@@ -372,7 +373,7 @@ def test_the_command_line_speaks_to_the_running_owner(app: RunningApp):
     done = subprocess.run(
         [sys.executable, "-m", "chatbot", "ask", QUESTION, "--json"],
         cwd=PROJECT,
-        env={**__import__("os").environ, "HEARTH_DATA": str(app.data)},
+        env={**os.environ, "HEARTH_DATA": str(app.data)},
         capture_output=True,
         text=True,
         timeout=120,

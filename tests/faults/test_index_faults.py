@@ -121,11 +121,11 @@ def test_questions_are_answered_while_the_process_is_killed_again_and_again(open
     index = open_index()
     before = [answer[:1] for answer in answers(index)]
     for _ in range(2):
-        assert index.wait_ready(60)
+        assert index.wait_ready(120)
         os.kill(index._opened_pid, signal.SIGKILL)
         assert [answer[:1] for answer in answers(index)] == before
-    assert index.wait_ready(60)
-    until = time.monotonic() + 30
+    assert index.wait_ready(120)
+    until = time.monotonic() + 60
     while any(index.query(question).scanned for question in QUESTIONS):
         assert time.monotonic() < until
 
@@ -142,7 +142,7 @@ def test_a_process_killed_while_documents_are_added_loses_none(open_index, fille
     os.kill(pid, signal.SIGKILL)
     adding.join(60)
     assert not adding.is_alive()
-    assert index.wait_ready(60)
+    assert index.wait_ready(120)
     hits = index.query("thông tư mới về học phí", 500).hits
     assert {hit.passage_id for hit in hits if hit.lexical} >= {f"{name}:0" for name in added}
     assert {hit.passage_id for hit in hits if hit.dense} >= {f"{name}:0" for name in added}
@@ -157,7 +157,7 @@ def test_a_process_that_hangs_is_ended_and_the_question_answered(open_index):
     process.suspend()
     started = time.monotonic()
     assert ranking(index.query("cảnh báo học vụ"))[0] == "hoc-vu:0"
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -166,13 +166,13 @@ def test_an_index_that_cannot_be_opened_is_given_up_after_three_attempts(filled,
     paths.index.write_text("a file where the folder should be", encoding="utf-8")
     index = Index(filled, paths.index, "hearth-surface", "1")
     try:
-        assert not index.wait_ready(60)
+        assert not index.wait_ready(120)
         assert index.status().state == "failed"
         assert index.status().error is not None
         assert ranking(index.query("cảnh báo học vụ"))[0] == "hoc-vu:0"
         index.add(["hoc-vu"])  # returns: SQLite answers
         paths.index.unlink()
         index.rebuild()
-        assert index.wait_ready(60)
+        assert index.wait_ready(120)
     finally:
         index.close()
