@@ -14,11 +14,13 @@ from itertools import pairwise
 
 from chatbot.chat.citations import split_thinking
 from chatbot.errors import ContextOverflow
-from chatbot.i18n import N_
+from chatbot.i18n import N_, translate
 from chatbot.text import folded_words, language_of
 from chatbot.types import Language, Message, Scope, SearchResult, Source, Turn
 
-LEFT_OUT_SOURCES = N_("Some passages did not fit into the model's context and were left out.")
+LEFT_OUT_SOURCES = N_(
+    "These passages did not fit into the model's context and were left out: {passages}"
+)
 LEFT_OUT_TURNS = N_(
     "The conversation outgrew the model's context: its oldest messages were left out."
 )
@@ -153,7 +155,7 @@ def build(
     past = _past_turns(before)
     kept = list(sources)
     reserve = min(answer_tokens, max(context // 4, 32)) if context else 0
-    left_turns = left_sources = False
+    left_turns = False
     while True:
         turns = (system, *past, _question_turn(question, kept, language, standalone))
         tokens = count_tokens(turns)
@@ -162,7 +164,7 @@ def build(
         if past:
             past, left_turns = past[2:], True
         elif len(kept) > 1:
-            kept, left_sources = kept[:-1], True
+            kept = kept[:-1]
         elif tokens < context:
             break  # less room for the answer than wished; said below
         else:
@@ -171,12 +173,17 @@ def build(
         notice
         for notice, applies in (
             (LEFT_OUT_TURNS, left_turns),
-            (LEFT_OUT_SOURCES, left_sources),
+            (_left_out(sources[len(kept) :], language), len(kept) < len(sources)),
             (CUT_ANSWER, context > 0 and tokens + reserve > context),
         )
         if applies
     ]
     return Prompt(turns, tuple(kept), tokens, tuple(notices))
+
+
+def _left_out(sources: Sequence[Source], language: Language) -> str:
+    places = [" › ".join(part for part in (s.document, s.path) if part) for s in sources]
+    return translate(LEFT_OUT_SOURCES, language).format(passages="; ".join(places))
 
 
 def rewriting(

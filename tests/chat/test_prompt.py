@@ -127,7 +127,9 @@ def test_old_turns_go_before_passages_and_both_are_said():
     assert len(tight.sources) == 2
 
     tighter = build(sources=[source(i, 200) for i in range(1, 6)], before=past(3), context=700)
-    assert prompt.LEFT_OUT_SOURCES in tighter.notices
+    (said,) = [notice for notice in tighter.notices if "luat.pdf" in notice]
+    left = [n for n in range(1, 6) if n > len(tighter.sources)]
+    assert said.endswith("; ".join(f"luat.pdf › Điều {n}" for n in left))
     assert 1 <= len(tighter.sources) < 5
     assert tighter.tokens + 100 <= 700
 
