@@ -42,8 +42,9 @@ def asked_place(question: str) -> Place | None:
         return None
     clause = _CLAUSE.search(said)
     rest = " ".join(_CLAUSE.sub(" ", _ARTICLE.sub(" ", said, 1), 1).split())
+    rest = _AFTER_NAME.sub("", rest)
     named = _NAMED.search(rest)
-    document = _AFTER_NAME.sub("", named[0] if named else rest).split()
+    document = (named[0] if named else rest).split()
     document = [
         word for word in document if word not in ("cua", "trong", "theo", "so", "of", "the")
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,8 @@ from chatbot.retrieval.places import asked_place, stands_there
 from chatbot.retrieval.rerank import Asked, figures, rescored
 from chatbot.text import language_of
 from chatbot.types import Passage, SearchFilter, SearchMode, SearchResult
+
+_WORD = re.compile(r"\w+")
 
 CANDIDATES = 50
 """Passages taken from each side before fusion; more changed no figure."""
@@ -25,7 +28,7 @@ READ = 30
 
 DIVERSE = 10
 """First results among which no two say the same."""
-_SAME = 0.9
+_SAME = 0.95
 """The share of words that two passages have in common when one repeats the other."""
 
 RERANKED = 20
@@ -251,7 +254,7 @@ def _diverse(ranked: Ranked, known: Known) -> Ranked:
     sayings: list[tuple[int, frozenset[str]]] = []
     for place, (score, hit) in enumerate(ranked[:READ]):
         text = known[hit.passage_id][0].text
-        saying = len(text), frozenset(text.lower().split())
+        saying = len(text), frozenset(_WORD.findall(text.lower()))
         if any(_repeats(saying, other) for other in sayings):
             repeated.append((score, hit))
             continue

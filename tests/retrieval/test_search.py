@@ -19,6 +19,8 @@ class Shelf:
     dense_weight: float = 0.0
     gone: tuple[str, ...] = ()
     asked: list = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    pointers: tuple[tuple[str, str], ...] = ()
 
     def query(self, text, limit, filter, mode):  # noqa: A002
         self.asked.append((text, limit, filter, mode))
@@ -26,10 +28,17 @@ class Shelf:
 
     def passages(self, ids):
         return {
-            i: (Passage(i, i[0], int(i[1:]), f"học vụ {i}", 0, 8, None, ""), f"{i[0]}.txt")
+            i: (
+                Passage(i, i[0], int(i[1:]), self.texts.get(i, f"học vụ {i}"), 0, 8, None, ""),
+                f"{i[0]}.txt",
+            )
             for i in ids
             if i not in self.gone
         }
+
+    def referred(self, passages):
+        given = [passage.id for passage in passages]
+        return [pointer for pointer in self.pointers if pointer[0] in given]
 
 
 def hits(*scored):
@@ -77,6 +86,34 @@ def test_results_without_a_shared_word_keep_their_order_by_score():
     assert not found.answers
 
 
+def test_what_only_repeats_another_goes_behind_the_first_ten():
+    text = (
+        "Sinh viên bị cảnh báo học vụ khi điểm trung bình học kỳ dưới một phẩy không theo quy chế"
+    )
+    texts = {"a1": text, "b1": f"{text}.", "c1": text.replace("một", "hai"), "d1": f"{text} 2"}
+    texts |= {f"e{n}": f"học vụ loại {n}" for n in range(7)}
+    scored = [(i, 20.0 - n) for n, i in enumerate(texts)]
+    found = ids(Search(Shelf(hits(*scored), texts=texts)).find("học vụ", limit=16))
+    assert found.index("a1") == 0
+    assert found.index("b1") >= 10  # the same words
+    assert {"c1", "d1"} <= {*found[:10]}  # another word, another figure
+    scores = [r.score for r in Search(Shelf(hits(*scored), texts=texts)).find("học vụ").results]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_articles_that_results_point_to_come_behind_and_displace_nothing():
+    shelf = Shelf(
+        hits(("a1", 9.0), ("b1", 5.0)), pointers=(("a1", "b1"), ("a1", "z7"), ("b1", "z8"))
+    )
+    search = Search(shelf)
+    found = search.find("học vụ")
+    behind = search.referred(found.results)
+    assert ids(found) == ["a1", "b1"]
+    assert [(r.passage.id, r.referred_by) for r in behind] == [("z7", "a1"), ("z8", "b1")]
+    assert max(r.score for r in behind) < found.results[-1].score
+    assert search.referred(()) == ()
+
+
 @pytest.fixture
 def search(database, paths):
     put(database, LAWS | many(30))
@@ -98,3 +135,34 @@ def test_the_real_index_answers_what_is_there_and_doubts_what_is_not(search):
 
 def test_a_question_with_typing_errors_in_every_word_still_finds(search):
     assert search.find("cahnh bóa hocj vuj sihn vieen").results[0].passage.id == "hoc-vu:0"
+
+
+def test_a_question_that_names_an_article_goes_straight_there(database, paths):
+    put(
+        database,
+        {
+            "Bộ luật Lao động": "Chương III › Điều 35. Đơn phương|Nội dung ngắn.\n\nĐiều 36. Khác|Điều 35 Bộ luật "
+            "Lao động, Điều 35 Bộ luật Lao động, Bộ luật Lao động.",
+            "Luật Cư trú": "Chương I › Điều 35. Hiệu lực|Bộ luật Lao động và Điều 35 được nhắc ở đây.",
+        },
+    )
+    index = Index(database, paths.index, "hearth-surface", "1")
+    try:
+        assert index.wait_ready(60)
+        for question in (
+            "Điều 35 Bộ luật Lao động",
+            "dieu 35 blld",
+            "điều 35 của bộ luật lao động",
+        ):
+            found = Search(index).find(question)
+            assert found.results[0].passage.id == "Bộ luật Lao động:0"
+            assert found.answers
+    finally:
+        index.close()
+
+
+def test_typing_errors_are_put_right_and_said(search):
+    found = search.find("sinh vien bi canh bao hco vu")
+    assert found.results[0].passage.id == "hoc-vu:0"
+    assert found.question == "sinh vien bi canh bao hoc vu"
+    assert search.find("sinh viên bị cảnh báo học vụ").question == ""
