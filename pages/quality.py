@@ -11,7 +11,6 @@ from chatbot.evaluation.runs import OWN, Configuration, Run
 from chatbot.i18n import N_
 from chatbot.markup import literal
 from chatbot.services import services
-from chatbot.types import SearchMode
 from widgets import job_row, quality_failures, quality_figures, quality_questions
 from widgets.words import _, language, plural
 
@@ -145,9 +144,12 @@ def _start(questions: int, *, busy: bool, open_: bool) -> None:
                 ),
             )
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            mode = _mode_picker(_("Way of searching"), list(quality_figures.MODES), "quality-mode")
-            others = ["", *(m for m in quality_figures.MODES if m != mode)]
-            other = _mode_picker(_("Compare with"), others, "quality-compare")
+            ways = [
+                w for w in quality_figures.WAYS if w != "reranked" or services().settings.reranker
+            ]
+            way = _way_picker(_("Way of searching"), ways, "quality-way")
+            others = ["", *(w for w in ways if w != way)]
+            other = _way_picker(_("Compare with"), others, "quality-compare")
             pressed = st.button(
                 _("Measure"),
                 type="primary",
@@ -155,25 +157,22 @@ def _start(questions: int, *, busy: bool, open_: bool) -> None:
                 key="measure",
                 disabled=busy or (not questions if asked == "own" else not path.strip()),
             )
-        if pressed and mode:
-            chosen = [Configuration(each) for each in (mode, other) if each]
+        if pressed:
+            chosen = [quality_figures.WAYS[each][0] for each in (way, other) if each]
             _begin(chosen, Path(path.strip().strip("\"'")).expanduser() if path else None)
 
 
-def _mode_picker(label: str, modes: list[SearchMode] | list[str], key: str) -> SearchMode | None:
-    chosen: SearchMode | None = st.selectbox(
+def _way_picker(label: str, ways: list[str], key: str) -> str:
+    return st.selectbox(
         label,
-        modes,
-        format_func=lambda mode: (
-            _(quality_figures.MODES[mode]) if mode else _("Nothing")  # type: ignore[index]
-        ),
+        ways,
+        format_func=lambda way: _(quality_figures.WAYS[way][1]) if way else _("Nothing"),
         key=f"{key}-{language()}",
         help=_(
             "Words: what the question says. Meaning: what it is about, as the embedder understands it."
             " Answers in the chat use both."
         ),
     )
-    return chosen or None
 
 
 def _begin(configurations: list[Configuration], folder: Path | None) -> None:
@@ -194,7 +193,8 @@ def _show(finished: list[Run]) -> None:
     run = by_id.get(st.session_state.get("quality-run", ""), finished[0])
     same = [r for r in finished if r.dataset == run.dataset and r.id != run.id]
     partner = _partner(run, same)
-    if partner and "quality-run" not in st.session_state and partner.configuration.mode == "hybrid":
+    in_use = quality_figures.WAYS["hybrid"][0]
+    if partner and "quality-run" not in st.session_state and partner.configuration == in_use:
         run, partner = partner, run  # what is in use comes first
         same = [r for r in finished if r.dataset == run.dataset and r.id != run.id]
     st.subheader(quality_figures.set_name(run), anchor=False)

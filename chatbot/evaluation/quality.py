@@ -30,11 +30,12 @@ Report = Callable[[float | None, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The search in use, its index, and the embedder it was opened with."""
+    """The search in use, its index, and the embedder and reranker (or '') of the settings."""
 
     search: Search
     index: Index
     embedder: str
+    reranker: str = ""
 
 
 class Quality:
@@ -98,7 +99,7 @@ class Quality:
     def _ask_folder(self, runs: Sequence[Run], report: Report) -> None:
         """Ask an index made for the occasion from the folder's texts."""
         data = load_dataset(Path(runs[0].dataset))
-        embedder, texts = self._live().embedder, len(data.documents)
+        live, texts = self._live(), len(data.documents)
         share = texts / (texts + _QUESTION * len(runs) * len(data.questions))
 
         def preparing(done: int, total: int) -> None:
@@ -108,8 +109,14 @@ class Quality:
             report(share + (1 - share) * (done or 0.0), message)
 
         preparing(0, texts)
-        with prepared(data, embedder, parent=self._temporary, on_progress=preparing) as (search, _):
-            self._ask(runs, cases(data.questions), search, embedder, asking, lambda: True)
+        with prepared(
+            data,
+            live.embedder,
+            reranker=live.reranker,
+            parent=self._temporary,
+            on_progress=preparing,
+        ) as (search, _):
+            self._ask(runs, cases(data.questions), search, live.embedder, asking, lambda: True)
 
     def _ask(
         self,

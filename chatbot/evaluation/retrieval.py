@@ -46,21 +46,26 @@ def evaluate(
     strip_accents: bool = False,
     limit: int | None = None,
     compare: SearchMode | None = None,
+    reranker: str = "",
 ) -> dict[str, Any]:
     """Hit rates, MRR, nDCG with bootstrap intervals, and latency, of a BEIR-layout folder.
 
     `strip_accents` asks the questions as typed without marks; `limit` asks only the first so many;
-    `compare` asks that mode too and adds the paired differences, `mode` minus `compare`.
+    `compare` asks that mode too, without the `reranker`, and adds the paired differences, `mode` minus
+    `compare`.
     Raises NotFoundError, SettingsError for the folder, and whatever stops the index.
     """
     data = load_dataset(dataset)
     questions = data.questions[:limit]
-    with prepared(data, embedder) as (search, build_seconds):
-        rows, seconds = ask(search, questions, mode, strip_accents=strip_accents)
+    with prepared(data, embedder, reranker=reranker) as (search, build_seconds):
+        rows, seconds = ask(
+            search, questions, mode, strip_accents=strip_accents, rerank=bool(reranker)
+        )
         figures = {
             "dataset": data.name,
             "mode": mode,
             "embedder": embedder or "hearth-surface",
+            **({"reranker": reranker} if reranker else {}),
             "accents": "stripped" if strip_accents else "as written",
             "documents": len(data.documents),
             **metrics.summary(rows, seconds),
@@ -102,12 +107,13 @@ def ask(
     mode: SearchMode = "hybrid",
     *,
     strip_accents: bool = False,
+    rerank: bool = False,
 ) -> tuple[list[dict[str, float]], list[float]]:
     """Each question's figures, and the seconds each took."""
     outcomes = []
     for case in cases(questions):
         text = without_accents(case.text) if strip_accents else case.text
-        outcomes.append(asked(search, replace(case, text=text), Configuration(mode)))
+        outcomes.append(asked(search, replace(case, text=text), Configuration(mode, rerank)))
     return [o.measures() for o in outcomes], [o.seconds for o in outcomes]
 
 
@@ -121,7 +127,9 @@ def asked(
 ) -> Outcome:
     """Ask one question and see where its right places rank; `named` keeps the first document's name."""
     started = time.perf_counter()
-    results = search.find(case.text, limit=_DEPTH, mode=configuration.mode).results
+    results = search.find(
+        case.text, limit=_DEPTH, mode=configuration.mode, rerank=configuration.rerank
+    ).results
     seconds = time.perf_counter() - started
     ranking = [
         ([t for t in case.targets if t.covers(p.document_id, p.start, p.end)], result.score)
@@ -141,6 +149,7 @@ def prepared(
     data: Dataset,
     embedder: str | None = None,
     *,
+    reranker: str = "",
     parent: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Search, float]]:
@@ -157,6 +166,7 @@ def prepared(
         index = Index(
             database, Path(folder) / "index", embedder or "hearth-surface", "one-passage-each"
         )
+        index.use_reranker(reranker)
         try:
             while not index.wait_ready(_LOOK_SECONDS):
                 status = index.status()
@@ -205,6 +215,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--embedder")
     parser.add_argument("--strip-accents", action="store_true")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--reranker", default="")
     parser.add_argument("--compare", choices=("hybrid", "lexical", "dense"))
     parser.add_argument("--json", action="store_true", help="the only form there is")
     chosen = vars(parser.parse_args(arguments))

@@ -24,6 +24,8 @@ class Configuration:
     """What of the search is varied between runs."""
 
     mode: SearchMode = "hybrid"
+    rerank: bool = False
+    """Whether the cross-encoder of the settings orders the leading passages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Passage
 from widgets import source
-from widgets.quality_figures import MODES
+from widgets.quality_figures import way
 from widgets.quality_passages import where
 from widgets.words import _, language, plural
 
@@ -43,9 +43,7 @@ def show(
             _("Which ones"),
             ["any", *names],
             format_func=lambda name: (
-                _("Lower with “{name}”").format(
-                    name=literal(_(MODES[names[name].configuration.mode]))
-                )
+                _("Lower with “{name}”").format(name=literal(way(names[name])))
                 if name in names
                 else _("All")
             ),
@@ -94,8 +92,7 @@ def _card(run: Run, other: Run | None, pair: Pair, finder: Finder) -> None:
                 _look(first, second, finder)
         places = [f"{_rank(first.rank)}"]
         if second and other:
-            modes = [_(MODES[r.configuration.mode]) for r in (run, other)]
-            places = [f"{modes[0]}: {_rank(first.rank)}", f"{modes[1]}: {_rank(second.rank)}"]
+            places = [f"{way(run)}: {_rank(first.rank)}", f"{way(other)}: {_rank(second.rank)}"]
         st.markdown(f":small[{_('Right passage')} · {' · '.join(places)}]")
         if first.rank != 1 and first.first:
             _came_first(first.question_id, first.first)

@@ -9,17 +9,19 @@ from pathlib import Path
 import streamlit as st
 
 from chatbot.evaluation.metrics import Difference, likely_share
-from chatbot.evaluation.runs import OWN, Comparison, Run
+from chatbot.evaluation.runs import OWN, Comparison, Configuration, Run
 from chatbot.i18n import N_
 from chatbot.markup import literal
-from chatbot.types import SearchMode
 from widgets.words import _, decimal, plural
 
-MODES: dict[SearchMode, str] = {
-    "hybrid": N_("Words and meaning"),
-    "lexical": N_("Words only"),
-    "dense": N_("Meaning only"),
+WAYS: dict[str, tuple[Configuration, str]] = {
+    "hybrid": (Configuration("hybrid"), N_("Words and meaning")),
+    "lexical": (Configuration("lexical"), N_("Words only")),
+    "dense": (Configuration("dense"), N_("Meaning only")),
+    "reranked": (Configuration("hybrid", rerank=True), N_("Words and meaning, reranked")),
 }
+"""Ways of searching that can be measured, by the keys that widgets keep."""
+
 _HIT_RATES = {
     "recall@1": N_("The first result is right"),
     "recall@5": N_("Right among the first 5"),
@@ -52,6 +54,12 @@ _STYLE = """
 """
 
 
+def way(run: Run) -> str:
+    """How that run searched, as people call it."""
+    known = (words for configuration, words in WAYS.values() if configuration == run.configuration)
+    return _(next(known, run.configuration.mode))
+
+
 def set_name(run: Run) -> str:
     """What was asked, as people call it."""
     if run.dataset != OWN:
@@ -62,7 +70,7 @@ def set_name(run: Run) -> str:
 def run_name(run: Run) -> str:
     """A run among others: configuration and day."""
     moment = time.strftime("%d/%m %H:%M", time.localtime(run.created_at))
-    parts = [_(MODES[run.configuration.mode]), moment]
+    parts = [way(run), moment]
     return " · ".join(parts if run.dataset == OWN else [Path(run.dataset).name, *parts])
 
 
@@ -117,8 +125,8 @@ def _bar(run: Run, name: str, color: str) -> str:
 
 def _names(runs: list[Run]) -> list[str]:
     """Configurations where they differ, else with their day."""
-    modes = [_(MODES[run.configuration.mode]) for run in runs]
-    return modes if len(set(modes)) == len(modes) else [run_name(run) for run in runs]
+    ways = [way(run) for run in runs]
+    return ways if len(set(ways)) == len(ways) else [run_name(run) for run in runs]
 
 
 def _verdict(run: Run, other: Run, comparison: Comparison) -> None:
@@ -127,37 +135,38 @@ def _verdict(run: Run, other: Run, comparison: Comparison) -> None:
         st.info(_("These two have no question in common."), icon=":material/info:")
         return
     found = comparison.differences["recall@1"]
-    if not any((found.mean, found.low, found.high)):
-        st.info(
-            _("Both find the right passage first for the same questions."),
-            icon=":material/balance:",
-        )
-        return
-    first, second = _names([run, other])
-    if found.certain:
-        better, worse = (first, second) if found.mean > 0 else (second, first)
-        sign = 1 if found.mean > 0 else -1
-        low, high = sorted((sign * found.low, sign * found.high))
-        st.success(
-            _(
-                "“{better}” finds the right passage first more often than “{worse}”: by {points} points"
+    ends = (found.low, found.high)
+    if not any(ends) and not found.mean:
+        words, icon = N_("Both find the right passage first for the same questions."), "balance"
+    elif found.certain:
+        words, icon = (
+            N_(
+                "“{ahead}” finds the right passage first more often than “{behind}”: by {points} points"
                 " ({low} to {high})."
-            ).format(
-                better=literal(better),
-                worse=literal(worse),
-                points=_points(abs(found.mean)),
-                low=_points(low),
-                high=_points(high),
             ),
-            icon=":material/trending_up:",
+            "trending_up",
+        )
+    elif found.mean:
+        words, icon = (
+            N_(
+                "“{ahead}” is ahead of “{behind}” by {points} points ({low} to {high}), but that could be"
+                " chance."
+            ),
+            "balance",
         )
     else:
-        st.info(
-            _("No difference that could not be chance: {points} points ({low} to {high}).").format(
-                points=_points(found.mean), low=_points(found.low), high=_points(found.high)
-            ),
-            icon=":material/balance:",
-        )
+        words, icon = N_("Both find the right passage first equally often."), "balance"
+    first, second = _names([run, other])
+    sign = 1 if found.mean >= 0 else -1
+    low, high = sorted(sign * end for end in ends)
+    said = _(words).format(
+        ahead=literal(first if sign > 0 else second),
+        behind=literal(second if sign > 0 else first),
+        points=_points(abs(found.mean)),
+        low=_points(low),
+        high=_points(high),
+    )
+    (st.success if found.certain else st.info)(said, icon=f":material/{icon}:")
     if len(comparison.pairs) < min(run.questions, other.questions):
         st.caption(
             plural(
@@ -220,15 +229,15 @@ def _cell(run: Run, name: str) -> str:
     low, high = run.figures["intervals"][name]
     if name in _HIT_RATES:
         return f"{_share(run.figures[name])} {_range(low, high)}"
-    return f"{decimal(run.figures[name], 3)} ({decimal(low, 3)}–{decimal(high, 3)})"
+    return f"{decimal(run.figures[name], 2)} ({decimal(low, 2)}–{decimal(high, 2)})"
 
 
 def _gain(found: Difference, name: str) -> str:
     if name in _HIT_RATES:
-        said = f"{_points(found.mean, signed=True)} ({_points(found.low)} … {_points(found.high)})"
+        said = f"{_points(found.mean, plus='+')} ({_points(found.low)} … {_points(found.high)})"
     else:
-        ends = (found.low, found.high)
-        said = f"{_signed(found.mean, 3)} ({' … '.join(decimal(e, 3) for e in ends)})"
+        low, high = _number(found.low, 2), _number(found.high, 2)
+        said = f"{_number(found.mean, 2, plus='+')} ({low} … {high})"
     return f"**{said}**" if found.certain else said
 
 
@@ -240,12 +249,14 @@ def _range(low: float, high: float) -> str:
     return f"({decimal(100 * low, 0)}–{decimal(100 * high, 0)} %)"
 
 
-def _points(value: float, *, signed: bool = False) -> str:
-    return _signed(100 * value, 1) if signed else decimal(100 * value, 1)
+def _points(value: float, plus: str = "") -> str:
+    return _number(100 * value, 1, plus)
 
 
-def _signed(value: float, digits: int) -> str:
-    return f"{'+' if value > 0 else ''}{decimal(value, digits)}"
+def _number(value: float, digits: int, plus: str = "") -> str:
+    """With a true minus sign; `plus` is what stands before a positive one."""
+    shown = decimal(value, digits).replace("-", "−")
+    return f"{plus}{shown}" if value > 0 else shown
 
 
 def _embedder(run: Run) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chatbot import services as rooms
-from chatbot.errors import Cancelled, NotFoundError, SettingsError
+from chatbot.errors import Cancelled, ModelError, NotFoundError, SettingsError
 from chatbot.evaluation.gold import Target
 from chatbot.evaluation.quality import Live, Quality
 from chatbot.evaluation.runs import Configuration, Outcome, Place
@@ -120,6 +120,13 @@ def test_a_beir_folder_gets_an_index_of_its_own(quality, folder, store):
         quality.begin([Configuration()], folder)
 
 
+def test_reranking_without_a_reranker_is_told_as_what_it_is(asked):
+    (run_id,) = asked.begin([Configuration("hybrid", rerank=True)])
+    with pytest.raises(ModelError):
+        asked.work([run_id], lambda *_: None)
+    assert asked.runs.finished() == []
+
+
 def outcome(question: str, ranks: tuple[int, ...], golds: int = 1) -> Outcome:
     return Outcome(question, f"{question}?", golds, ranks, 0.01, Place("d", "d-0", 0))
 
@@ -189,6 +196,7 @@ def test_live_is_what_the_person_searches_with(paths):
     services = rooms.open_services(paths)
     try:
         live = services.quality._live()
-        assert live == Live(services.search, services.index, services.settings.embedder)
+        settings = services.settings
+        assert live == Live(services.search, services.index, settings.embedder, settings.reranker)
     finally:
         rooms.close_services()
