@@ -311,6 +311,7 @@ class Services:
             shutil.rmtree(Path(file).parent, ignore_errors=True)
         if done.unread:
             self._start_ingest()
+        self.read_facts()
         self.recut()  # for the embedder here, where another one asked for other passages
         return json.dumps(asdict(done))
 

@@ -77,7 +77,7 @@ _BODY_WORD = re.compile(
     r"(?:ỦY BAN|UỶ BAN|HỘI ĐỒNG|SỞ|CỤC|TỔNG CỤC|CHI CỤC|BAN|VIỆN|TÒA ÁN|TOÀ ÁN|CÔNG TY|TỔNG CÔNG TY|TẬP ĐOÀN"
     r"|TRƯỜNG|ĐẠI HỌC|HỌC VIỆN|BẢO HIỂM|NGÂN HÀNG|BỘ|HỘI|LIÊN ĐOÀN|TỔNG LIÊN ĐOÀN|TRUNG TÂM|BỆNH VIỆN|PHÒNG)\b"
 )
-_HEAD_NUMBER = re.compile(rf"(?<!\w)[Ss]ố\s*:\s*(?P<number>{OFFICIAL_NUMBER})")
+_HEAD_NUMBER = re.compile(rf"(?m)(?:^[ \t]*Số|(?<!\w)[Ss]ố\s*:)\s*(?P<number>{OFFICIAL_NUMBER})")
 _TITLE_LINE = re.compile(
     rf"(?m)^[ \t]*(?P<kind>{_any(tuple(k.upper() for k in KINDS if k != CONSOLIDATED))})(?P<rest>[ \t]*$|[ \t]+[^\n]*$)"
 )
@@ -89,18 +89,26 @@ _ADOPTED = re.compile(
     rf"(?:{_KIND_WORD})\s+này\s+(?:đã\s+)?được\s+[^.;]{{5,250}}?\bthông\s+qua\s+{_DAY}"
 )
 _AUTHENTICATED = re.compile(r"[Ss]ố\s*:\s*(?P<number>\d{1,5}(?:/\d{4})?/VBHN-[A-ZĐ][\w-]*)")
-_SIGNING = r"từ\s+ngày\s+(?P<signed>ký|thông\s+qua|ban\s+hành)"
-_IN_FORCE = re.compile(
-    rf"(?P<kind>{_KIND_WORD})\s+này\s+có\s+hiệu\s+lực(?:\s+thi\s+hành)?,?\s+(?:kể\s+)?"
-    rf"(?:(?:sau\s+(?P<after>\d{{1,3}})(?:\s+\([^)\n]{{1,40}}\))?\s+ngày,?\s+(?:kể\s+)?)?{_SIGNING}|từ\s+{_DAY})"
+_SIGNING = (
+    r"từ\s+ngày\s+(?:được\s+)?(?:Quốc\s+hội\s+|Ủy\s+ban\s+Thường\s+vụ\s+Quốc\s+hội\s+)?(?:biểu\s+quyết\s+)?"
+    r"(?P<signed>ký|thông\s+qua|ban\s+hành)"
 )
-_SUBJECT = re.compile(r"(?:^|[\n.;:]|\d\.|[a-zđ]\)|\bĐiều\s+\d{1,3}\w?\.?)[ \t]*$")
+_IN_FORCE = re.compile(
+    rf"(?P<kind>{_KIND_WORD})\s+này\s+(?:(?:đã\s+)?được\s+[^.;]{{5,250}}?\s+thông\s+qua\s+ngày\s+[^.;]{{5,40}}?\s+và\s+)?"
+    rf"có\s+hiệu\s+lực(?:\s+thi\s+hành)?,?\s+(?:kể\s+)?(?:(?:sau\s+(?P<after>\d{{1,3}})(?:\s+\([^)\n]{{1,40}}\))?\s+ngày,?\s+(?:kể\s+)?)?{_SIGNING}|từ\s+{_DAY})"
+)
+_SUBJECT = re.compile(
+    r"(?:^|[\n.;:]|\d\.|[a-zđ]\)|\bĐiều\s+\d{1,3}\w?\.?|\b[Hh]iệu\s+lực|\bthi\s+hành)[ \t]*$"
+)
 _UNTIL = re.compile(
     rf"(?P<kind>{_KIND_WORD})\s+này\s+(?:có\s+hiệu\s+lực[^.;\n]{{0,160}}?\s(?:đến|tới)\s+(?:hết\s+)?{_DAY}"
     rf"|hết\s+hiệu\s+lực(?:\s+thi\s+hành)?\s+(?P<from>(?:kể\s+)?từ)\s+{_DAY})"
 )
 _DOCUMENT = re.compile(
     rf"(?P<name>{_KIND_WORD})(?:[ \t]+(?!số\b)[^\W\d_]+,?){{0,14}}?\s+(?:số\s*:?\s*)?(?P<number>{OFFICIAL_NUMBER})"
+)
+_NEXT_NUMBER = re.compile(
+    rf"(?:\s+ngày\s+[^,;.\n]{{1,30}}?\d{{4}})?\s*(?:[,;]|\bvà)\s+(?:số\s+)?(?P<number>{OFFICIAL_NUMBER})"
 )
 _NUMBERING = r"(?:Điều\s+\d{1,3}\w?\s*[.:]\s*)?(?:\d{1,3}\s*\.\s*)?(?:[a-zđ]\)\s*)?"
 _VERB = re.compile(
@@ -379,6 +387,7 @@ def _by_verb(text: str) -> Iterator[Relation]:
 def _objects(text: str, verb: str, start: int, end: int) -> Iterator[Relation]:
     """The documents in a clause that the verb governs: the first, and those joined to it by 'và'."""
     first: re.Match[str] | None = None
+    what: RelationKind = "amends"
     for match in _DOCUMENT.finditer(text, start, end):
         if first is None:
             gap = text[start : match.start()]
@@ -388,11 +397,24 @@ def _objects(text: str, verb: str, start: int, end: int) -> Iterator[Relation]:
             ):
                 return
             first = match
-        elif not _is_joined(text, first, match) or _suffix(
-            official_number(match["number"])
-        ) != _suffix(official_number(first["number"])):
+        elif not _is_joined(text, first, match) or (
+            what == "amends" and _suffix_of(match) != _suffix_of(first)
+        ):
             continue
-        yield _relation(match, _what(verb, in_part=in_part))
+        what = _what(verb, in_part=in_part)
+        yield _relation(match, what)
+        yield from _more(text, match.end(), end, what)
+
+
+def _more(text: str, start: int, end: int, what: RelationKind) -> Iterator[Relation]:
+    """Further numbers in 'các Quyết định số 1/2019/QĐ-X, 2/2019/QĐ-X và 3/2020/QĐ-X'."""
+    while match := _NEXT_NUMBER.match(text, start, end):
+        yield Relation(what, official_number(match["number"]), *match.span("number"))
+        start = match.end()
+
+
+def _suffix_of(match: re.Match[str]) -> str:
+    return _suffix(official_number(match["number"]))
 
 
 def _without_more_verbs(gap: str) -> str:

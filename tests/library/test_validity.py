@@ -69,6 +69,7 @@ def test_each_fact_keeps_the_words_that_say_it():
             "2024-08-19",
         ),
         ("Thông tư này có hiệu lực thi hành kể từ ngày 15 tháng 02.năm 2025.", "2025-02-15"),
+        ("Điều 3. Hiệu lực thi hành Thông tư này có hiệu lực từ ngày 01/9/2024.", "2024-09-01"),
     ],
 )
 def test_since_when_it_holds(sentence: str, day: str):
@@ -121,6 +122,23 @@ def test_parliament_dates_its_laws_by_their_adoption():
     }
 
 
+def test_a_councils_resolution_says_adoption_and_effect_in_one_sentence():
+    text = (
+        "HỘI ĐỒNG NHÂN DÂN\nTỈNH HÀ NAM\nSố: 15/2021/NQ-HĐND\nCỘNG HÒA XÃ HỘI CHỦ NGHĨA VIỆT NAM\n"
+        "Hà Nam, ngày 10 tháng 12 năm 2021\nNGHỊ QUYẾT\nVề mức thu\nCăn cứ Luật Phí;\nĐiều 1. A\nĐiều 2. B\n"
+        "Nghị quyết này được Hội đồng nhân dân tỉnh Hà Nam khóa XIX thông qua ngày 10 tháng 12 năm 2021 và có"
+        " hiệu lực từ ngày 20 tháng 12 năm 2021./.\n"
+    )
+    assert said(text) == {
+        "number": "15/2021/NQ-HĐND",
+        "kind": "Nghị quyết",
+        "body": "HỘI ĐỒNG NHÂN DÂN TỈNH HÀ NAM",
+        "title": "Về mức thu",
+        "issued": "2021-12-10",
+        "effective": "2021-12-20",
+    }
+
+
 def test_joint_circulars_have_several_bodies():
     text = HEAD.replace("12/2024/TT-BTC", "12/2024/TTLT-BTC-BNV").replace(
         "THÔNG TƯ\n", "THÔNG TƯ LIÊN TỊCH\n"
@@ -164,6 +182,10 @@ def test_consolidated_texts_take_number_and_day_from_their_authentication():
         (
             "Thông tư này có hiệu lực từ ngày 01/8/2024 và thay thế Thông tư số 1/2010/TT-BTC ngày 1, Thông tư số 2/2011/TT-BTC ngày 3.",
             {("replaces", "1/2010/TT-BTC"), ("replaces", "2/2011/TT-BTC")},
+        ),
+        (
+            "2. Thông tư này thay thế các Thông tư số 1/2010/TT-BTC ngày 01/02/2010, 2/2011/TT-BTC và Quyết định số 3/2009/QĐ-BTC.",
+            {("replaces", n) for n in ("1/2010/TT-BTC", "2/2011/TT-BTC", "3/2009/QĐ-BTC")},
         ),
         ("3. Bãi bỏ Thông tư số 1/2010/TT-BTC của Bộ Tài chính.", {("repeals", "1/2010/TT-BTC")}),
         ("3. Bãi bỏ khoản 2 Điều 5 Thông tư số 1/2010/TT-BTC.", {("amends", "1/2010/TT-BTC")}),
