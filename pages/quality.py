@@ -155,11 +155,12 @@ def _start(questions: int, *, busy: bool, open_: bool) -> None:
                 type="primary",
                 icon=":material/play_arrow:",
                 key="measure",
-                disabled=busy or (not questions if asked == "own" else not path.strip()),
+                disabled=busy or (asked == "own" and not questions),
             )
         if pressed:
             chosen = [quality_figures.WAYS[each][0] for each in (way, other) if each]
-            _begin(chosen, Path(path.strip().strip("\"'")).expanduser() if path else None)
+            named = Path(path.strip().strip("\"'")).expanduser()  # Windows copies paths in quotes
+            _begin(chosen, named if asked == "folder" else None)
 
 
 def _way_picker(label: str, ways: list[str], key: str) -> str:
