@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from chatbot import services as rooms
 from chatbot.errors import Cancelled
 from chatbot.library.chunking import CHUNKER_VERSION
 from chatbot.library.ingest import Ingest
 from chatbot.library.readers import Reader
 from chatbot.library.store import DocumentStore
 from chatbot.library.window import Window, cut_by, fits, window_of
+from chatbot.settings import Settings, save_settings
+from chatbot.types import SearchFilter
 
 CLAUSE = "Sinh viên phải nộp học phí đúng hạn theo quy định của nhà trường. " * 6
 LAW = "Chương I\nQUY ĐỊNH CHUNG\n" + "".join(
@@ -129,3 +132,24 @@ def test_documents_of_an_older_chunker_are_cut_anew(ingest, store, database):
 def test_the_rules_and_the_window_name_a_cut():
     assert cut_by(None) == CHUNKER_VERSION
     assert cut_by(Window("a", 256)) != cut_by(Window("a", 512))
+
+
+def test_after_an_update_documents_are_cut_anew_and_found_all_the_while(paths):
+    save_settings(paths.settings, Settings(language="en", samples_added=True))
+    services = rooms.open_services(paths)
+    try:
+        services.add_documents([("luật.txt", LAW.encode())])
+        services.wait_until_read()
+        services.database.execute("UPDATE documents SET cut = '1'")
+        rooms.close_services()
+
+        services = rooms.open_services(paths)
+        first = services.find("nộp học phí đúng hạn", SearchFilter()).results
+        (job,) = services.jobs.list(kind="recut")
+        assert services.jobs.wait(job.id, 60).state == "done"
+        after = services.find("nộp học phí đúng hạn", SearchFilter()).results
+        assert first
+        assert [r.passage.text for r in after] == [r.passage.text for r in first]
+        assert services.ingest.cut_otherwise() == ()
+    finally:
+        rooms.close_services()
