@@ -46,8 +46,8 @@ NAMED_STRENGTH = 0.9
 JUDGED = 8
 """Passages whose texts are weighed as evidence."""
 
-ANSWERING_STRENGTH = 0.3
-"""At this strength 91–96 % of the answerable questions of four sets are answered, and 47–77 % of those
+ANSWERING_STRENGTH = 0.31
+"""At this strength 91–96 % of the answerable questions of four sets are answered, and 52–76 % of those
 refused whose article was taken away (benchmarks/refusal.py)."""
 
 TRUSTED = 0.3
