@@ -58,7 +58,7 @@ def test_all_are_deleted_and_brought_back_in_seconds(page: Page, app: RunningApp
     press_until(yes, empty.is_visible)
     undo = page.locator(".st-key-undo-documents button:visible")
     press_until(undo, count(page, f"{DOCUMENTS} documents").is_visible)
-    assert time.monotonic() - began < 20, "two cores shared with everything else; 5 s on a quiet PC"
+    assert time.monotonic() - began < 60, "5 s on a quiet PC; a busy one is given time"
     expect(undo).not_to_be_visible()
 
 
