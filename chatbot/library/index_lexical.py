@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ _LONGEST_QUESTION = 64
 """Distinct words that are looked up; of a longer question (a pasted page) the rarest of its start."""
 _READ_OF_QUESTION = 4_000
 
+_REMEMBERED_WORDS = 50_000
 _WRITTEN = re.compile(r"\w+")
+_NEITHER_WORD_NOR_ASCII = re.compile(r"[^\w\s!-~]")
 _PLACE = re.compile(
     r"\b(phan|chuong|muc|dieu|khoan|diem|phu luc|article|section|chapter|clause|part|annex)\s+"
     r"([0-9]+[a-z]?|[ivxlc]+|[a-z])\b"
@@ -239,14 +242,14 @@ class LexicalIndex:
         document.add_text("document", passage.document_id)
         name = readable_name(passage.name)
         heading = f"{name} {passage.title} {passage.path}"
-        title, body = terms(heading), terms(passage.text)
+        (exact_title, title), (exact_body, body) = tokens(heading), tokens(passage.text)
         document.add_text("words", " ".join(title + body))
         short = [initials(name), initials(passage.title)]
         document.add_text("title", " ".join([*title, *filter(None, short)]))
         document.add_text("place", " ".join(places(passage.path)))
         if language_of(f"{heading} {passage.text}") == "vi":
             document.add_text("pairs", " ".join(pairs(title) + pairs(body)))
-            document.add_text("exact", " ".join(exact_terms(f"{heading}\n{passage.text}")))
+            document.add_text("exact", " ".join(exact_title + exact_body))
         return document
 
     def _open_writer(self) -> Any:
@@ -262,7 +265,29 @@ def terms(text: str) -> list[str]:
 
 def exact_terms(text: str) -> list[str]:
     """Lower-case words with their marks."""
-    return [word.lower() for word in words(text.replace("_", " "))]
+    return words(text.replace("_", " ").lower())
+
+
+class _Folded(dict[str, str]):
+    """Each word's folded form, worked out once."""
+
+    def __missing__(self, word: str) -> str:
+        if len(self) >= _REMEMBERED_WORDS:
+            self.clear()
+        self[word] = fold(word)
+        return self[word]
+
+
+_folded = _Folded()
+
+
+def tokens(text: str) -> tuple[list[str], list[str]]:
+    """`exact_terms` and `terms` of a text in half the time of both."""
+    exact = exact_terms(text)
+    odd = _NEITHER_WORD_NOR_ASCII.findall(nfc(text.lower()))
+    if any(map(unicodedata.combining, odd)):  # a mark alone splits a word until it is folded away
+        return exact, terms(text)
+    return exact, [_folded[word] for word in exact]
 
 
 def pairs(tokens: Sequence[str]) -> list[str]:

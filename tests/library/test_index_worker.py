@@ -7,7 +7,7 @@ import pytest
 
 from chatbot.child import Request
 from chatbot.errors import ChildError
-from chatbot.library.index_lexical import pairs, places, rarity, terms
+from chatbot.library.index_lexical import exact_terms, pairs, places, rarity, terms, tokens
 from chatbot.library.index_seal import break_seal, read_seal, write_seal
 from chatbot.library.index_worker import IndexWorker
 from tests.library.index_data import LAWS, put
@@ -159,6 +159,18 @@ def test_a_seal_holds_until_any_byte_changes(tmp_path):
     break_seal(tmp_path)
     break_seal(tmp_path)
     assert read_seal(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Điều 35. Người_lao động – “nghỉ phép” 12,5 ngày…",
+        "mo\u0323\u0302t q\u0303uy e\u0301 a\u05bfb İstanbul Straße ﬁ 한글 ½ x² Å",
+        "",
+    ],
+)
+def test_both_kinds_of_words_at_once_are_the_same_as_one_by_one(text):
+    assert tokens(text) == (exact_terms(text), terms(text))
 
 
 def test_tokens_are_folded_words_neighbours_and_numbered_places():
