@@ -168,6 +168,12 @@ def validity_from(stored: str | None) -> Validity:
     if not stored:
         return Validity()
     values: dict[str, Any] = json.loads(stored)
-    relations = tuple(Relation(**relation) for relation in values.pop("relations", ()))
-    del values["version"]
-    return Validity(**{name: Fact(**fact) for name, fact in values.items()}, relations=relations)
+    facts = {
+        name: Fact(fact["value"], fact["start"], fact["end"])
+        for name, fact in values.items()
+        if name not in ("version", "relations")
+    }
+    relations = (
+        Relation(r["kind"], r["number"], r["start"], r["end"]) for r in values.get("relations", ())
+    )
+    return Validity(**facts, relations=tuple(relations))
