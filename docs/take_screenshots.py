@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 PROJECT = Path(__file__).resolve().parent.parent
 IMAGES = PROJECT / "docs" / "images"
@@ -82,8 +82,9 @@ def _take(browser: Browser, address: str) -> None:
     _ask(vietnamese, VIETNAMESE)
     _shoot(vietnamese, "chat-vi")
     vietnamese.locator("[class*=st-key-open-source-] button:visible").first.click()
-    vietnamese.get_by_role("dialog").wait_for()
-    _shoot(vietnamese, "passage-vi")
+    dialog = vietnamese.get_by_role("dialog")
+    dialog.get_by_role("img").wait_for()
+    _shoot(vietnamese, "passage-vi", dialog)
     vietnamese.goto(f"{address}/documents")
     _shoot(vietnamese, "documents-vi")
     vietnamese.goto(f"{address}/settings")
@@ -126,15 +127,15 @@ def _ask(tab: Page, question: str) -> None:
     tab.locator("[class*=st-key-again-]").wait_for()
 
 
-def _shoot(tab: Page, name: str) -> None:
-    """Once nothing moves any more."""
+def _shoot(tab: Page, name: str, part: Locator | None = None) -> None:
+    """The tab or a part of it, once nothing moves any more."""
     tab.get_by_test_id("stMainBlockContainer").locator(
         "[data-testid=stMarkdown], [data-testid=stHeading]"
     ).first.wait_for()
     tab.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
     tab.mouse.move(2, 2)
     tab.wait_for_timeout(2500)  # scrolling, fonts and the first samples of the meters
-    tab.screenshot(path=str(IMAGES / f"{name}.png"))
+    (part or tab).screenshot(path=str(IMAGES / f"{name}.png"))
 
 
 def _settings(data: Path) -> None:
