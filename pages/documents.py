@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _library() -> None:
-    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+    with st.container(horizontal=True, vertical_alignment="center", wrap=False, key="title-row"):
         st.title(_("Documents"), width="stretch")
         collections.button()
     st.markdown(

@@ -99,6 +99,11 @@ def style() -> None:
           font-size: 0.875rem; content: {json.dumps(words, ensure_ascii=False)}; }}
         [data-testid="stFileUploaderDropzoneInstructions"] span::after {{
           font-size: 0.875rem; content: {json.dumps(kinds.format(size=limit), ensure_ascii=False)}; }}
+        [role="dialog"] [data-testid="stFileUploaderDropzoneInstructions"] span::after {{
+          content: {json.dumps(_("or drop it here"), ensure_ascii=False)}; }}
+        [role="dialog"] [data-testid="stFileUploaderDropzone"] > span button p::after {{
+          content: {json.dumps(_("Choose the file"), ensure_ascii=False)}; }}
+        @media (max-width: 640px) {{ .st-key-title-row {{ padding-top: 0.8rem; }} }}
         </style>
         """
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from chatbot.errors import NotFoundError
+from chatbot.errors import ChatbotError, NotFoundError
 from chatbot.library.store import Collection, label
 from chatbot.markup import literal
 from chatbot.services import services
@@ -61,20 +63,28 @@ def import_form() -> None:
     ):
         path = st.text_input(_("Or its path on this PC"), placeholder="…/hearth-….zip")
         by_path = st.form_submit_button(_("Import"), icon=":material/upload_file:")
-    if by_path and uploaded is not None:
-        services().store.require_room(uploaded.size)
-        file = services().paths.temporary / f"import-{time.time_ns()}" / label(uploaded.name)
-        file.parent.mkdir()
-        with file.open("wb") as copy:
-            while block := uploaded.read(1 << 20):
-                copy.write(block)
-        _begin(services().import_documents(file))
+    if uploaded is not None:
+        _take(uploaded)
     elif by_path and path.strip():
         file = Path(path.strip().strip("\"'")).expanduser()
         if file.is_file():
             _begin(services().import_documents(file))
         else:
             st.error(literal(NotFoundError(str(file)).text(language())), icon=":material/error:")
+
+
+def _take(uploaded: UploadedFile) -> None:
+    """Import what was uploaded, from a copy that ends with the job."""
+    try:
+        services().store.require_room(uploaded.size)
+    except ChatbotError as error:
+        st.error(literal(error.text(language())), icon=":material/error:")
+        return
+    file = services().paths.temporary / f"import-{time.time_ns()}" / label(uploaded.name)
+    file.parent.mkdir()
+    with file.open("wb") as copy:
+        shutil.copyfileobj(uploaded, copy)
+    _begin(services().import_documents(file))
 
 
 def outcome() -> None:
