@@ -56,7 +56,8 @@ def tick_box(document: Document) -> None:
 
 def _tick(document_id: str) -> None:
     chosen = dict.fromkeys(st.session_state.get("ticked", ()))
-    if chosen.pop(document_id, document_id):
+    chosen.pop(document_id, None)
+    if st.session_state[f"tick-{document_id}"]:
         chosen[document_id] = None
     st.session_state["ticked"] = tuple(chosen)
 
