@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from chatbot.chat.answer import Reply
+from chatbot.chat.reply import Reply
 from chatbot.errors import ChatbotError
 from chatbot.library.readers.kinds import FILE_TYPES
 from chatbot.services import services

@@ -10,8 +10,8 @@ import time
 
 import streamlit as st
 
-from chatbot.chat.answer import Reply
 from chatbot.chat.citations import split_thinking
+from chatbot.chat.reply import Reply
 from widgets import message
 from widgets.words import _, decimal, plural, seconds
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from chatbot.chat import answer
+from chatbot.chat import reply as replies
 from chatbot.chat.answer import Answers, Findings
 from chatbot.chat.history import History, error_text
 from chatbot.errors import Busy, ChildDied, DiskFullError
@@ -296,7 +297,7 @@ def test_an_error_while_saving_still_ends_the_answer(history, answers_with, monk
 
 
 def test_who_waits_for_an_answer_is_watching_it(history, answers_with, monkeypatch):
-    monkeypatch.setattr(answer, "_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(replies, "_WATCH_SECONDS", 0.01)
     gate = threading.Event()
     reply = answers_with(ScriptedEngine(["a"], gate=gate)).ask(history.create().id, "?")
     waiting = threading.Thread(target=reply.wait, args=(10,))
