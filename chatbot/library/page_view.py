@@ -131,7 +131,7 @@ class PageView:
         for line in text.split("\n"):
             first = start + len(line) - len(line.lstrip())
             if line.strip():
-                level = levels.get(first, 0)
+                level = min(max(levels.get(first, 0), 0), 6)
                 if level:  # Markdown's signs say what the size already shows
                     first += len(line.strip()) - len(line.strip().lstrip("#= "))
                 last = start + len(line.rstrip().rstrip("#= " if level else " "))

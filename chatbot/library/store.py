@@ -547,7 +547,11 @@ class DocumentStore:
     def headings(self, document_id: str) -> tuple[Heading, ...]:
         """The lines that the source itself marks as headings."""
         row = self._database.row("SELECT headings FROM documents WHERE id = ?", (document_id,))
-        return tuple(Heading(*h) for h in json.loads((row and row["headings"]) or "[]"))
+        try:
+            stored = json.loads((row and row["headings"]) or "[]")
+            return tuple(Heading(int(s), int(e), int(level)) for s, e, level in stored)
+        except (ValueError, TypeError):  # a collection that came from elsewhere may hold anything
+            return ()
 
     def passages(self, document_id: str) -> tuple[Passage, ...]:
         """All passages of the document in order; joined, they are its text."""

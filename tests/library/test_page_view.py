@@ -142,6 +142,15 @@ def test_a_text_is_shown_with_its_headings_and_the_passage_marked(ingest, store,
     assert "Mở đầu" not in lit
 
 
+@pytest.mark.parametrize("headings", ["[[", "[1]", '[["a", 0, 1]]', "{}", "[[9, 1, -4]]"])
+def test_headings_from_elsewhere_can_be_wrong(ingest, store, views, tmp_path, database, headings):
+    (tmp_path / "a.md").write_text("# Một\n\nHai.\n", encoding="utf-8")
+    document = added(ingest, tmp_path / "a.md")
+    database.execute("UPDATE documents SET headings = ?", (headings,))
+    blocks = views.blocks(views.open(source_of(store, document)), 0)
+    assert ["".join(text for text, _ in b.pieces) for b in blocks][-1] == "Hai."
+
+
 def test_articles_are_headings_in_a_law_without_styles(ingest, store, views, tmp_path):
     path = tmp_path / "luật.txt"
     path.write_text(
