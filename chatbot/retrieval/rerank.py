@@ -22,12 +22,14 @@ JOINING = 0.3
 _WEIGHTS = {"score": 12.8, "row": 3.0, "sentence": 5.7, "heading": 2.1, "missing": -3.1}
 """Fitted to put the gold passage first, the halves of three sets checked crosswise (docs/decisions.md)."""
 
-_SENTENCE = re.compile(r"\n|[.;!?](?=\s)")
-_WORD = re.compile(r"\w+")
+_TOKEN = re.compile(r"\w+|\n|[.;!?](?=\s)")
+_BREAKS = frozenset("\n.;!?")
 _USUAL_SENTENCE = 40
 """Words of a sentence at which its length neither helps nor harms."""
 _HEADING = 25
 """A first line of more words is no heading."""
+_LONGEST_HEADING = 300
+"""Characters; a line that is cut off there has more words than a heading."""
 _K1, _B = 1.2, 0.75
 _MOST_READ = 12_000
 """Characters of a passage; ours have 1,200, other evaluations' some more."""
@@ -71,20 +73,39 @@ class Asked:
 
 def figures(asked: Asked, name: str, path: str, text: str, lexical: float) -> dict[str, float]:
     """What speaks for a passage, by name; `lexical` is its BM25 sum."""
-    telling = asked.telling
+    telling, weights, pairs = asked.telling, asked.weights, asked.pairs
     total = sum(telling.values()) or 1.0
-    in_order = sum(asked.weights[word] for word in asked.words) or 1.0
-    folded = fold(text[:_MOST_READ]).lstrip()
-    sentences = [_WORD.findall(part) for part in _SENTENCE.split(folded)]
-    body = [word for sentence in sentences for word in sentence]
+    in_order = sum(weights[word] for word in asked.words) or 1.0
+    best_sentence = longest_row = row = 0.0
+    length, held = 0, list[str]()
+    seen: set[str] = set()
+    before = ""
+    # One pass over every word of every passage that is read: kept flat, it is the time a search takes.
+    for token in [*_TOKEN.findall(fold(text[:_MOST_READ])), "\n"]:
+        if token in telling:
+            held.append(token)
+        elif token in _BREAKS:
+            if held:
+                best_sentence = max(best_sentence, _sentence(telling, held, length))
+                seen.update(held)
+                held = []
+            length = 0
+            continue
+        length += 1
+        weight = weights.get(token)
+        if weight is not None:
+            row = row + weight if (before, token) in pairs else weight
+            longest_row = max(longest_row, row)
+        before = token
     around, last_label = _folded_place(name, path)
-    first_line = sentences[0] if len(sentences[0]) <= _HEADING else []
+    first_line = folded_words(text.lstrip()[:_LONGEST_HEADING].split("\n", 1)[0])
+    headings = [last_label, first_line if len(first_line) <= _HEADING else []]
     return {
         "score": lexical / ((_K1 + 1) * in_order),
-        "row": _longest_row(asked, body) / in_order,
-        "sentence": max(_sentence(telling, sentence) for sentence in sentences) / total,
-        "heading": max(_share_asked(asked, last_label), _share_asked(asked, first_line)),
-        "missing": sum(telling[w] for w in asked.named if w not in around and w not in body)
+        "row": longest_row / in_order,
+        "sentence": best_sentence / total,
+        "heading": max(_share_asked(pairs, heading) for heading in headings),
+        "missing": sum(telling[w] for w in asked.named if w not in around and w not in seen)
         / total,
     }
 
@@ -100,30 +121,13 @@ def _folded_place(name: str, path: str) -> tuple[frozenset[str], list[str]]:
     return frozenset(around), folded_words(path.rsplit(" › ", 1)[-1])
 
 
-def _sentence(weights: Mapping[str, float], sentence: Sequence[str]) -> float:
-    """The sentence's own BM25 sum; less than the weight of all words."""
-    held = [word for word in sentence if word in weights]
-    if not held:
-        return 0.0
-    norm = _K1 * (1 - _B + _B * len(sentence) / _USUAL_SENTENCE)
+def _sentence(weights: Mapping[str, float], held: Sequence[str], length: int) -> float:
+    """The BM25 sum of a sentence of that many words by those it holds; less than the weight of all words."""
+    norm = _K1 * (1 - _B + _B * length / _USUAL_SENTENCE)
     return sum(weights[word] * count / (count + norm) for word, count in Counter(held).items())
 
 
-def _longest_row(asked: Asked, body: Sequence[str]) -> float:
-    """The weight of the longest piece of the question that stands in the text word for word."""
-    text = f" {' '.join(body)} "
-    longest, end = 0.0, 0
-    for start in range(len(asked.words)):
-        end = max(end, start)
-        while end < len(asked.words) and f" {' '.join(asked.words[start : end + 1])} " in text:
-            end += 1
-        longest = max(longest, sum(asked.weights[word] for word in asked.words[start:end]))
-        if end == len(asked.words):
-            break
-    return longest
-
-
-def _share_asked(asked: Asked, heading: Sequence[str]) -> float:
+def _share_asked(asked: frozenset[tuple[str, str]], heading: Sequence[str]) -> float:
     """The share of a heading's neighbouring words that the question has in the same order."""
     pairs = list(pairwise(heading))
-    return sum(pair in asked.pairs for pair in pairs) / len(pairs) if pairs else 0.0
+    return sum(pair in asked for pair in pairs) / len(pairs) if pairs else 0.0

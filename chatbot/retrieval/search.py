@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from chatbot.retrieval.fusion import fuse
@@ -23,11 +24,11 @@ CANDIDATES = 50
 _FAINTEST = 0.01
 """Keeps results without any evidence apart by score."""
 
-READ = 30
+READ = 20
 """Leading passages whose texts are read for a second look."""
 
-DIVERSE = 10
-"""First results among which no two say the same."""
+DIVERSE = 8
+"""First results among which no two say the same: as many as an answer is given. What repeats follows."""
 _SAME = 0.95
 """The share of words that two passages have in common when one repeats the other."""
 
@@ -248,35 +249,40 @@ def _going_straight(asked: str, ranked: Ranked, known: Known) -> tuple[Ranked, b
 
 
 def _diverse(ranked: Ranked, known: Known) -> Ranked:
-    """What only repeats one of the first ten goes behind them."""
+    """What only repeats one of the first results goes behind them."""
     kept: Ranked = []
     repeated: Ranked = []
-    sayings: list[tuple[int, frozenset[str]]] = []
-    for place, (score, hit) in enumerate(ranked[:READ]):
-        text = known[hit.passage_id][0].text
-        saying = len(text), frozenset(_WORD.findall(text.lower()))
-        if any(_repeats(saying, other) for other in sayings):
-            repeated.append((score, hit))
-            continue
-        kept.append((score, hit))
-        sayings.append(saying)
+    texts: list[str] = []
+    for score, hit in ranked[:READ]:
         if len(kept) == DIVERSE:
-            if not repeated:
-                break
-            last = score - _BEHIND
-            return [*kept, *((min(s, last), h) for s, h in [*repeated, *ranked[place + 1 :]])]
-    return [*kept, *repeated, *ranked[len(kept) + len(repeated) :]] if repeated else ranked
+            break
+        text = known[hit.passage_id][0].text
+        if any(_repeats(text, other) for other in texts):
+            repeated.append((score, hit))
+        else:
+            kept.append((score, hit))
+            texts.append(text)
+    if not repeated:
+        return ranked
+    last = kept[-1][0] - _BEHIND
+    rest = ranked[len(kept) + len(repeated) :]
+    return [*kept, *((min(score, last), hit) for score, hit in [*repeated, *rest])]
 
 
-def _repeats(one: tuple[int, frozenset[str]], other: tuple[int, frozenset[str]]) -> bool:
+def _repeats(text: str, other: str) -> bool:
     """Whether two texts have nearly all words in common, and every word with a figure."""
-    (length, words), (other_length, other_words) = one, other
-    if not 0.85 * other_length <= length <= other_length / 0.85:
+    if min(len(text), len(other)) < _SAME * max(len(text), len(other)):
         return False
-    different = words ^ other_words
-    return len(words & other_words) >= _SAME * len(words | other_words) and not any(
-        character.isdigit() for word in different for character in word
-    )
+    words, others = _words_of(text), _words_of(other)
+    common = len(words & others)
+    if common < _SAME * (len(words) + len(others) - common):
+        return False
+    return not any(character.isdigit() for word in words ^ others for character in word)
+
+
+@lru_cache(maxsize=64)
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower()))
 
 
 def _strength(asked: str, candidates: Candidates, judged: Ranked, known: Known) -> float:
