@@ -215,11 +215,25 @@ def test_words_of_a_scan_stand_where_their_ink_is_also_when_it_lies_on_its_side(
         "pypdf_samples/habibi-rotated.pdf",
         "pdf_cabinet_of_horrors/webCapture.pdf",
         "unstructured/fake-memo-with-duplicate-page.pdf",
+        "unstructured/negative-coords.pdf",
     ],
 )
 def test_boxes_of_odd_files(shared_data, name):
     for page in read(shared_data / "ingest" / name):
         check_boxes(page)
+
+
+def test_passages_in_two_columns_light_up_their_own_column(shared_data):
+    file = shared_data / "ingest" / "unstructured" / "multi-column-2p.pdf"
+    document = read_pdf(file, file.name, lambda *_: None)
+    for page in document.pages:
+        check_boxes(page)
+        places = rectangles(unpack(page.anchors), 0, len(page.text))
+        assert sum(p.right - p.left > 0.6 for p in places) < 0.2 * len(places)
+    figures = read_back(file, document)
+    assert not any(missing for _, _, missing in figures)
+    assert np.median([found for found, _, _ in figures]) >= 0.9
+    assert np.median([own for _, own, _ in figures]) >= 0.9
 
 
 @pytest.mark.parametrize(
