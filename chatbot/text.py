@@ -190,7 +190,7 @@ def has_marks(text: str) -> bool:
 def language_of(text: str) -> Language:
     """Vietnamese or English: by letters only Vietnamese has, else by frequent words of either."""
     sample = nfc(text[:4000])
-    letters = sum(c.isalpha() for c in sample)
+    letters = sum(map(str.isalpha, sample))
     if letters and len(_VIETNAMESE_ONLY.findall(sample)) / letters > 0.03:
         return "vi"
     found = folded_words(sample)
