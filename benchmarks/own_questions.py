@@ -104,7 +104,10 @@ def measured(ranks: Mapping[str, Sequence[int]]) -> dict[str, object]:
     for name, places in ranks.items():
         hits = [float(place <= 5) for place in places]
         figures[name] = {
-            **{f"in first {k}": round(sum(p <= k for p in places) / len(places), 3) for k in (1, 5, 10)},
+            **{
+                f"in first {k}": round(sum(p <= k for p in places) / len(places), 3)
+                for k in (1, 5, 10)
+            },
             "interval of the first 5": [round(end, 3) for end in interval(hits)],
         }
     ours, plain = ([float(p <= 5) for p in ranks[name]] for name in ("Hearth", "plain BM25"))
@@ -168,10 +171,14 @@ def main() -> None:
             rivals = {"plain BM25": plain_bm25(passages), "FTS5": fts5(passages)}
 
             def hearth(question: str) -> Ranking:
-                return [(r.passage.id, r.score) for r in search.find(question, LIBRARY, DEPTH).results]
+                return [
+                    (r.passage.id, r.score) for r in search.find(question, LIBRARY, DEPTH).results
+                ]
 
             for file in files:
-                figures[file.stem] = asked(file, {**rivals, "Hearth": hearth}, passages, options.each)
+                figures[file.stem] = asked(
+                    file, {**rivals, "Hearth": hearth}, passages, options.each
+                )
     print(json.dumps(figures, ensure_ascii=False, indent=1))
 
 
