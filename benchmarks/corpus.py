@@ -81,9 +81,7 @@ def library(count: int, embedder: Embedder | None = None) -> Path:
     return file
 
 
-def fill(
-    database: Database, texts: list[tuple[str, str]], embedder: Embedder, stamp: str
-) -> None:
+def fill(database: Database, texts: list[tuple[str, str]], embedder: Embedder, stamp: str) -> None:
     """Documents of fifty passages each, every other one in the collection 'half', the first in 'one'."""
     with database.transaction() as connection:
         connection.execute("INSERT INTO collections VALUES ('half', 0), ('one', 0)")
