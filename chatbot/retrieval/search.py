@@ -291,7 +291,9 @@ def _strength(asked: str, candidates: Candidates, judged: Ranked, known: Known) 
     trusted = candidates.dense_weight >= TRUSTED
     near = [hit.dense for hit in candidates.hits if hit.dense is not None] if trusted else []
     own = strength(asked, candidates.word_weights, evidence, near)
-    if not candidates.other or language_of(asked) == language_of(evidence[0].text):
+    if not evidence or not candidates.other:
+        return own
+    if language_of(asked) == language_of(evidence[0].text):
         return own
     return max(own, strength(" ".join(candidates.other), candidates.other, evidence))
 

@@ -21,10 +21,11 @@ class Shelf:
     asked: list = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
     pointers: tuple[tuple[str, str], ...] = ()
+    other: dict[str, float] = field(default_factory=dict)
 
     def query(self, text, limit, filter, mode):  # noqa: A002
         self.asked.append((text, limit, filter, mode))
-        return Candidates(self.hits, self.weights, self.dense_weight)
+        return Candidates(self.hits, self.weights, self.dense_weight, other=self.other)
 
     def passages(self, ids):
         return {
@@ -68,6 +69,12 @@ def test_a_passage_that_is_gone_by_now_is_left_out_and_the_next_moves_up():
         "học vụ", limit=2
     )
     assert ids(found) == ["b1", "c1"]
+
+
+def test_nothing_found_is_an_answer_too():
+    found = Search(Shelf((), other={"annual": 1.0})).find("nghỉ phép năm")
+    assert found.results == ()
+    assert not found.answers
 
 
 def test_filter_and_mode_reach_the_index():
