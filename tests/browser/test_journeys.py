@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from chatbot.i18n import translate
@@ -41,6 +42,18 @@ def ask(page: Page, question: str) -> None:
     while box.input_value() == question and time.monotonic() < deadline:
         page.wait_for_timeout(100)
         box.press("Enter")
+
+
+def attach(page: Page, file: Path | FilePayload, name: str) -> None:
+    """Drop a file into the question; once more when the page was drawn anew at that very moment."""
+    chat = page.get_by_test_id("stChatInput")
+    expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled()
+    for _attempt in range(6):
+        chat.locator("input[type=file]").set_input_files(file)
+        with suppress(AssertionError):
+            expect(chat.get_by_text(name).first).to_be_visible(timeout=5_000)
+            return
+    raise AssertionError(f"{name} was never taken")
 
 
 def answers(page: Page):
@@ -83,8 +96,7 @@ def test_the_first_minute_offline_without_a_model(page: Page):
 
 def test_a_pdf_dropped_into_the_chat_is_asked_and_cited(page: Page, shared_data):
     pdf = shared_data / "phapluat-vi" / "thong-tu-so-06-2024-tt-bldtbxh-42452.pdf"
-    page.get_by_test_id("stChatInput").locator("input[type=file]").set_input_files(str(pdf))
-    expect(page.get_by_test_id("stChatInput")).to_contain_text("thong-t")
+    attach(page, pdf, "thong-t")
     ask(page, "Thông tư này có hiệu lực thi hành từ ngày nào?")
     answer = answers(page).last
     expect(answer).to_contain_text(pdf.name, timeout=ANSWER_SECONDS)
@@ -294,13 +306,8 @@ def test_poisoned_answers_and_documents_run_nothing_and_call_nobody(chromium, da
             tab.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
             tab.goto(app.address)
             name = "<img src=http:evil.example onerror=alert(4)>.md"
-            tab.get_by_test_id("stChatInput").locator("input[type=file]").set_input_files(
-                {
-                    "name": name,
-                    "mimeType": "text/markdown",
-                    "buffer": f"# {evil}\n\nmật khẩu {evil}".encode(),
-                }
-            )
+            content = f"# {evil}\n\nmật khẩu {evil}".encode()
+            attach(tab, {"name": name, "mimeType": "text/markdown", "buffer": content}, "<img")
             ask(tab, f"mật khẩu {evil}")
             expect(answers(tab).last).to_contain_text("evil.example", timeout=ANSWER_SECONDS)
             source = tab.locator("[class*=st-key-open-source-] button:visible").first

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import RunningApp, press_until
-from tests.browser.test_journeys import ANSWER_SECONDS, answers, ask, settings_file, vi
+from tests.browser.test_journeys import (
+    ANSWER_SECONDS,
+    answers,
+    ask,
+    attach,
+    settings_file,
+    vi,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -19,19 +24,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 def data_folder(data_folder):
     settings_file(data_folder)
     return data_folder
-
-
-def attach(page: Page, file: Path) -> None:
-    """Drop a file into the question; once more when the page was drawn anew at that very moment."""
-    chat = page.get_by_test_id("stChatInput")
-    expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled()
-    shown = chat.get_by_text(file.name[:5])
-    for _attempt in range(6):
-        chat.locator("input[type=file]").set_input_files(str(file))
-        with suppress(AssertionError):
-            expect(shown.first).to_be_visible(timeout=5_000)
-            return
-    raise AssertionError(f"{file.name} was never taken")
 
 
 def page_label(number: int, pages: int) -> str:
@@ -52,7 +44,7 @@ def in_sight(node: Locator) -> bool:
 def test_an_answer_leads_to_its_passage_on_the_page(page: Page, app: RunningApp, shared_data):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     pdf = shared_data / "phapluat-vi" / "thong-tu-so-06-2024-tt-bldtbxh-42452.pdf"
-    attach(page, pdf)
+    attach(page, pdf, pdf.name[:5])
     ask(page, "thong tu nay co hieu luc thi hanh tu ngay nao")
     answer = answers(page).last
     expect(answer).to_contain_text("15 tháng 9 năm 2024", timeout=ANSWER_SECONDS)
@@ -119,7 +111,7 @@ def test_a_text_is_shown_formatted_with_the_passage_in_sight(page: Page, app, tm
         "# Sổ tay\n\n" + "\n".join(lines) + "\n## Nghỉ phép\n\nMỗi năm được nghỉ 14 ngày. <script>x</script>\n",
         encoding="utf-8",
     )  # fmt: skip
-    attach(page, tmp_path / "dài.md")
+    attach(page, tmp_path / "dài.md", "dài")
     ask(page, "moi nam duoc nghi phep may ngay")
     answer = answers(page).last
     expect(answer).to_contain_text("14 ngày", timeout=ANSWER_SECONDS)
