@@ -1,6 +1,6 @@
 """The process that holds Chroma. Run by library/index_dense.py, one for all folders of an index worker.
 
-    open · add · remove · query · ids · vectors · close      each of one folder
+    open · add · remove · clear · count · query · ids · vectors · close      each of one folder
 
 Chroma works in a process of its own because it may die of a damaged folder, because it keeps Python
 waiting while it adds, and so that words and vectors are searched at the same time.
@@ -9,6 +9,7 @@ waiting while it adds, and so that words and vectors are searched at the same ti
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,10 +36,14 @@ class ChromaIndex:
         import chromadb
         from chromadb.config import Settings
 
+        self._folder = folder
         self._client = chromadb.PersistentClient(
             str(folder), settings=Settings(anonymized_telemetry=False)
         )
-        self._collection: Any = self._client.get_or_create_collection(
+        self._collection = self._made()
+
+    def _made(self) -> Any:
+        return self._client.get_or_create_collection(
             "passages", embedding_function=None, configuration={"hnsw": HNSW}
         )
 
@@ -60,6 +65,17 @@ class ChromaIndex:
     def remove(self, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), _BATCH):
             self._collection.delete(ids=list(ids[start : start + _BATCH]))
+
+    def clear(self) -> None:
+        """Drop everything: a graph in which most is only marked as removed is slow to search and to add to."""
+        self._client.delete_collection("passages")
+        for graph in filter(Path.is_dir, self._folder.iterdir()):
+            shutil.rmtree(graph, ignore_errors=True)
+        self._collection = self._made()
+
+    def count(self) -> int:
+        """How many passages are in the index."""
+        return int(self._collection.count())
 
     def query(self, vector: Vectors, limit: int) -> tuple[list[str], list[float]]:
         """Passage ids, nearest first, and their similarities."""
@@ -99,6 +115,13 @@ class ChromaFolders:
         self._of(request).remove(request.params["ids"])
         return {}
 
+    def clear(self, request: Request) -> Event:
+        self._of(request).clear()
+        return {}
+
+    def count(self, request: Request) -> Event:
+        return {"count": self._of(request).count()}
+
     def query(self, request: Request) -> Event:
         vector = np.frombuffer(request.blob, "<f4")
         ids, similarities = self._of(request).query(vector, request.params["limit"])
@@ -135,6 +158,8 @@ def main(arguments: list[str]) -> None:
                 "open": folders.open,
                 "add": folders.add,
                 "remove": folders.remove,
+                "clear": folders.clear,
+                "count": folders.count,
                 "query": folders.query,
                 "ids": folders.ids,
                 "vectors": folders.vectors,

@@ -93,6 +93,15 @@ class DenseIndex:
             params = {**self._folder, "ids": list(passage_ids)}
             self._process.begin("remove", params).result()
 
+    def clear(self) -> None:
+        """Take out everything, as quickly as a folder is deleted."""
+        self._process.begin("clear", self._folder).result()
+
+    def count(self) -> int:
+        """How many passages are in the index."""
+        reply, _ = self._process.begin("count", self._folder).result()
+        return int(reply["count"])
+
     def query(self, vector: Vectors, limit: int) -> Future[dict[str, float]]:
         """Begin to find the nearest passages; their similarities, nearest first."""
         params = {**self._folder, "limit": limit}

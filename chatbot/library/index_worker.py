@@ -50,6 +50,9 @@ log = logging.getLogger(__name__)
 
 _LEXICAL_STEP = 500
 _COPIED_STEP = 500
+_REMOVED_STEP = 500
+_CROWD = 1000
+"""Passages that change in one go before it is asked whether to fill Chroma anew instead."""
 _PREDECESSOR_SECONDS = 60
 _SWITCH_SECONDS = 0.0005
 """How long Python lets one thread keep another waiting; a question passes through several."""
@@ -88,6 +91,8 @@ class _Dense:
     """What Chroma is taking in at this moment."""
     added: int = 0
     """How many passages that is."""
+    removed: int = 0
+    """How many were taken out of Chroma's graph, which only marks them."""
 
     @property
     def complete(self) -> bool:
@@ -125,8 +130,9 @@ class IndexWorker:
         self._previous: _Dense | None = None
         self._opening: Future[_Dense | None] | None = None
         self._sealing: Future[None] | None = None
-        self._changed: list[str] = []
-        """Passages that changed while Chroma was being opened."""
+        self._gone: dict[str, None] = {}
+        self._new: dict[str, None] = {}
+        """Passages that Chroma is still to lose, and to be given."""
         self._batch = 32
         self._reranker: CrossEncoding | None = None
 
@@ -183,7 +189,6 @@ class IndexWorker:
                 raise
             except ChatbotError as error:  # no embedder, no vectors; words answer
                 reply["error"] = error.to_dict()
-            self._line_up(self._changed)
             self._forget_other_folders()
         reply["stamp"] = self._dense.stamp if self._dense else None
         reply["opening"] = False
@@ -288,19 +293,40 @@ class IndexWorker:
         lexical.missing.update((row[0], None) for row in rows)
         if not rows:
             lexical.store.commit()
-        self._changed += [*held, *(row[0] for row in rows)]
-        if self._opening is None:
-            self._line_up(self._changed)
+        wanted, present = {row[0]: None for row in rows}, {*held}
+        self._gone.update((passage_id, None) for passage_id in held if passage_id not in wanted)
+        # A passage that is still there is the same: its text never changes under its id.
+        for passage_id in (id_ for id_ in wanted if id_ not in present):
+            if passage_id in self._gone and self._opening is None:
+                del self._gone[passage_id]  # Chroma has not lost it yet
+            else:
+                self._new[passage_id] = None
         return self._progress()
 
-    def _line_up(self, changed: list[str]) -> None:
-        """Take these passages out of Chroma; those that SQLite still has are missing there."""
-        if changed and self._dense is not None and self._dense.shelf is not None:
-            shelf = self._dense.shelf
-            self._touch(shelf)
-            shelf.store.remove(list(dict.fromkeys(changed)))
-            shelf.missing.update((passage_id, None) for passage_id in changed)
-        self._changed = []
+    def _follow(self, dense: _Dense, shelf: _Shelf[DenseIndex]) -> bool:
+        """Line up what is new; whether a piece of what is gone was taken out, or everything where that is less work."""
+        shelf.missing.update(self._new)
+        if not self._gone:
+            self._new = {}
+            return False
+        self._touch(shelf)
+        if len(self._gone) >= _CROWD and self._mostly_gone(dense, shelf):
+            shelf.store.clear()
+            shelf.missing = _expected(self._connection, library_only=True) | shelf.missing
+            shelf.complete = not shelf.missing
+            self._gone, dense.removed = {}, 0
+        else:
+            part = [id_ for id_, _ in zip(self._gone, range(_REMOVED_STEP), strict=False)]
+            shelf.store.remove(part)
+            for passage_id in part:
+                del self._gone[passage_id]
+            dense.removed += len(part)
+        self._new = {}
+        return True
+
+    def _mostly_gone(self, dense: _Dense, shelf: _Shelf[DenseIndex]) -> bool:
+        """Whether half of the graph would be dead: from there on filling it anew takes less time."""
+        return 2 * (dense.removed + len(self._gone)) > dense.removed + shelf.store.count()
 
     def step(self, request: Request) -> tuple[Event, bytes]:  # noqa: ARG002  a handler's shape
         """A piece of the missing work; `vectors` names the passages whose vectors the blob holds.
@@ -310,8 +336,11 @@ class IndexWorker:
         lexical = self._opened()
         opened = self._await_dense(0 if lexical.missing else _STEP_SECONDS)
         dense, made, blob = self._dense, list[str](), b""
-        if dense is not None and dense.shelf is not None:
-            made, blob = self._dense_step(dense, dense.shelf)
+        if dense is not None and dense.shelf is not None and not opened["opening"]:
+            if not self._follow(dense, dense.shelf):
+                made, blob = self._dense_step(dense, dense.shelf)
+        elif not opened["opening"]:
+            self._gone, self._new = {}, {}  # no embedder, no vectors
         if lexical.missing:
             self._touch(lexical)
             lexical.store.add(self._taken(lexical.missing, _LEXICAL_STEP))
@@ -390,7 +419,10 @@ class IndexWorker:
     def _progress(self) -> Event:
         lexical, dense = self._lexical, self._dense
         return {
-            "missing": (len(lexical.missing) if lexical else 0) + (dense.missing if dense else 0),
+            "missing": (len(lexical.missing) if lexical else 0)
+            + (dense.missing if dense else 0)
+            + len(self._gone)
+            + len(self._new),
             "answering": lexical is not None and lexical.complete,
         }
 
@@ -564,11 +596,15 @@ def _agrees(connection: sqlite3.Connection, store: DenseIndex, stamp: str) -> bo
 
 
 def _documents(connection: sqlite3.Connection, *, library_only: bool = False) -> str:
-    """A digest of the documents that an index should hold, and of how many passages each has."""
-    attached = " AND conversation IS NULL" if library_only else ""
+    """A digest of the documents that an index should hold: how many passages each has, and the first one's id.
+
+    That id changes whenever a document gets other passages (store.py).
+    """
+    attached = " AND d.conversation IS NULL" if library_only else ""
     rows = connection.execute(
-        f"SELECT id, passages FROM documents WHERE deleted_at IS NULL AND passages > 0{attached}"
-        " ORDER BY id"
+        "SELECT d.id, d.passages, p.id FROM documents d"
+        " LEFT JOIN passages p ON p.document_id = d.id AND p.ordinal = 0"
+        f" WHERE d.deleted_at IS NULL AND d.passages > 0{attached} ORDER BY d.id"
     )
     return hashlib.sha256(json.dumps(rows.fetchall()).encode()).hexdigest()
 

@@ -336,7 +336,7 @@ class DocumentStore:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 _page_rows(document_id, pages),
             )
-            ids = [f"{document_id}-{n}" for n in range(len(drafts))]
+            ids = _passage_ids(document_id, drafts, reading.document.title)
             _insert_passages(connection, document_id, ids, drafts)
             failpoint("half-committed")
             if vectors is not None:
@@ -390,9 +390,7 @@ class DocumentStore:
         """
         if vectors is not None:
             self.require_room(vectors.nbytes * 2)
-        # Other passages, other ids: an index that missed the change can tell.
-        mark = hashlib.sha256(cut.encode()).hexdigest()[:6]
-        ids = [f"{document_id}-{mark}-{n}" for n in range(len(drafts))]
+        ids = _passage_ids(document_id, drafts, cut)
         with self._database.transaction() as connection:
             changed = connection.execute(
                 "UPDATE documents SET passages = ?, cut = ? WHERE id = ? AND state = 'ready'"
@@ -893,6 +891,13 @@ def _page_rows(document_id: str, pages: Sequence[PageText]) -> Iterator[tuple[ob
     for ordinal, page in enumerate(pages):
         yield document_id, ordinal, page.number, start, page.text, page.anchors
         start += len(page.text)
+
+
+def _passage_ids(document_id: str, drafts: Sequence[Draft], made_of: str) -> list[str]:
+    """Other passages, other ids: an index that missed the change can tell."""
+    content = json.dumps([made_of, [[d.path, d.text] for d in drafts]])
+    mark = hashlib.sha256(content.encode()).hexdigest()[:8]
+    return [f"{document_id}-{mark}-{n}" for n in range(len(drafts))]
 
 
 def _insert_passages(

@@ -3,13 +3,17 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import psutil
 import pytest
 
+from chatbot.failpoints import EXIT_CODE
 from chatbot.library.index import Index
+from chatbot.settings import PROJECT
 from tests.library.index_data import LAWS, many, put, ranking
 
 pytestmark = pytest.mark.faults
@@ -148,6 +152,50 @@ def test_a_process_killed_while_documents_are_added_loses_none(open_index, fille
     assert {hit.passage_id for hit in hits if hit.dense} >= {f"{name}:0" for name in added}
     count = filled.row("SELECT count(*) FROM vectors WHERE stamp = ?", (index.stamp,))[0]
     assert count == len(added) + 120 + len(LAWS)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_document_read_again_before_a_crash_is_indexed_at_the_next_start(
+    database, paths, open_index, sealed
+):
+    victim = f"""
+import sys
+from pathlib import Path
+from chatbot.database import Database
+from chatbot.library.index import Index
+from chatbot.library.ingest import Ingest
+from chatbot.library.readers import Reader
+from chatbot.library.store import DocumentStore
+from chatbot.settings import Paths
+
+paths = Paths(Path(sys.argv[1]))
+database = Database(paths.database)
+index, store = Index(database, paths.index, "hearth-surface", "1"), DocumentStore(database, paths)
+ingest = Ingest(store, Reader(), index)
+(document,) = ingest.add([("a.txt", "Điều 1. Mức thu học phí".encode())])
+ingest.process(document.id)
+if {sealed}:
+    index.close()
+    index = Index(database, paths.index, "hearth-surface", "1")
+    ingest = Ingest(store, Reader(), index)
+    assert index.wait_ready(60)
+# The file changed under the document, as when a better reader finds other words in it.
+store.file(document.id).write_bytes("Điều 1. Khoản phạt chậm nộp".encode())
+ingest.read_again(document.id)
+os.environ["HEARTH_FAILPOINT"] = "committed"
+ingest.process(document.id)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import os{victim}", str(paths.data)],
+        check=False,
+        cwd=PROJECT,
+        timeout=120,
+    )
+    assert ended.returncode == EXIT_CODE
+    index = open_index()
+    (row,) = database.rows("SELECT id FROM passages WHERE text LIKE '%phạt chậm nộp%'")
+    assert ranking(index.query("khoản phạt chậm nộp"))[0] == row["id"]
+    assert ranking(index.query("khoản phạt chậm nộp"), "dense")[0] == row["id"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGSTOP")

@@ -140,6 +140,30 @@ def test_a_document_that_changed_or_went_leaves_chroma(database, worker):
     assert index._dense.shelf.store.ids() == held == index._lexical.store.ids()
 
 
+@pytest.mark.parametrize("undone", ["at once", "later"])
+def test_a_library_that_is_deleted_and_brought_back_is_put_into_a_fresh_graph(
+    database, worker, undone
+):
+    names = put(database, {f"bài-{n}": f"Bài số {n} về mục {n * 7}." for n in range(1200)})
+    index = worker()
+    opened(index)
+    work(index, database)
+    database.execute("UPDATE documents SET deleted_at = 1")
+    ask(index.plan, documents=names)
+    if undone == "later":
+        work(index)
+        assert index._dense.shelf.store.ids() == set()
+    database.execute("UPDATE documents SET deleted_at = NULL")
+    ask(index.plan, documents=names)
+    work(index)
+    held = {f"{name}:0" for name in names}
+    assert index._dense.shelf.store.ids() == held == index._lexical.store.ids()
+    assert index._dense.removed == 0
+    assert index._dense.complete
+    graphs = [f for f in index._dense.shelf.folder.iterdir() if f.is_dir()]
+    assert len(graphs) == 1
+
+
 def test_nothing_is_answered_before_the_index_is_open(database, worker):
     with pytest.raises(ChildError):
         ask(worker().query, **QUESTION)
