@@ -24,6 +24,9 @@ CANDIDATES = 50
 _FAINTEST = 0.01
 """Keeps results without any evidence apart by score."""
 
+ASKED_START, ASKED_END = 3_000, 1_000
+"""Characters of a longer question (a pasted page) that are looked up: what is asked stands first or last."""
+
 READ = 20
 """Leading passages whose texts are read for a second look."""
 
@@ -139,6 +142,8 @@ class Search:
         A result's score is the strength of the evidence scaled by its place in the ranking: between 0 and
         1, falling down the list.
         """
+        if len(question) > ASKED_START + ASKED_END:
+            question = f"{question[:ASKED_START]} {question[1 - ASKED_END :]}"
         candidates = self._index.query(question, max(limit, CANDIDATES), filter, mode)
         asked = candidates.question or question
         ranked = _first_look(candidates)[: max(READ, limit + JUDGED)]

@@ -58,6 +58,17 @@ def test_best_first_as_many_as_asked_scores_falling_between_0_and_1():
     assert found.strength == found.results[0].score
 
 
+def test_of_a_pasted_page_the_start_and_the_end_are_looked_up():
+    shelf = Shelf(hits(("a1", 3.0)))
+    Search(shelf).find("học vụ " + "x " * 10_000 + "điều 12?")
+    Search(shelf).find("y" * 4000)
+    (page, *_), (short, *_) = shelf.asked
+    assert len(page) == 4000
+    assert page.startswith("học vụ x")
+    assert page.endswith("x điều 12?")
+    assert short == "y" * 4000
+
+
 def test_equal_scores_stand_in_the_documents_order_every_time():
     scored = [("b2", 5.0), ("a3", 5.0), ("b1", 5.0), ("a1", 5.0)]
     for order in (scored, scored[::-1]):
