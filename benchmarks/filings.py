@@ -108,7 +108,7 @@ def main() -> None:
             services.add_documents(sorted((options.data / "documents").glob("*.pdf")))
             services.wait_until_read()
             documents = services.store.list("documents")
-            texts = {d.name: services.store.text(d.id) for d in documents}
+            texts = {d.name: services.store.contents.text(d.id) for d in documents}
             asked = questions(options.data, texts)
             told = {
                 "filings": len(documents),

@@ -123,9 +123,7 @@ class Services:
             self.database,
             self.store,
             paths.temporary,
-            lambda: Live(
-                self.search, self.index, self.settings.embedder, self.settings.reranker
-            ),
+            lambda: Live(self.search, self.index, self.settings.embedder, self.settings.reranker),
         )
         self.answers = Answers(
             self.history_of, self.find, self.engine_for, self._style, self.files_ready
@@ -277,7 +275,7 @@ class Services:
 
     def rename_collection(self, old: str, new: str) -> None:
         """Give a collection another name, also where conversations are narrowed to it."""
-        name = self.store.rename_collection(old, new)
+        name = self.store.collections.rename(old, new)
         for history in (self.history, self.incognito):
             for conversation in history.conversations():
                 chosen = conversation.settings.filter
@@ -375,7 +373,7 @@ class Services:
     def _forget_files(self) -> None:
         """Erase what lay in the trash for a month, and files of incognito conversations."""
         self.history.purge_trash(older_than=TRASH_SECONDS)
-        gone = self.store.attached_to(INCOGNITO) + self.store.trash_ids(older_than=TRASH_SECONDS)
+        gone = self.store.attached_to(INCOGNITO) + self.store.trash.ids(older_than=TRASH_SECONDS)
         if gone:
             self.ingest.purge(*gone)
         self.database.drop_backups(older_than=TRASH_SECONDS)

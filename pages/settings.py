@@ -284,7 +284,7 @@ def _privacy() -> None:
 
 
 def _empty_trash() -> None:
-    documents = services().store.trash_ids()
+    documents = services().store.trash.ids()
     conversations = services().history.conversations(deleted=True)
     if not documents and not conversations:
         st.caption(_("The trash is empty."))

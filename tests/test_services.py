@@ -17,6 +17,7 @@ import pytest
 from chatbot import services as rooms
 from chatbot.database import Database
 from chatbot.errors import DiskFullError, ModelDoesNotFit, OwnerError
+from chatbot.library.documents import failure_text
 from chatbot.memory import plan as planning
 from chatbot.services import Services, open_services, owner_of
 from chatbot.settings import PROJECT, Paths, Settings, save_settings
@@ -144,7 +145,7 @@ def test_waiting_for_documents_ends_when_reading_was_given_up(services, monkeypa
     began = time.monotonic()
     services.wait_until_read(60)
     assert time.monotonic() - began < 50
-    assert "0 MB" in services.store.error_text(services.store.get(added.id), "en")
+    assert "0 MB" in failure_text(services.store.get(added.id), "en")
 
 
 def test_a_document_survives_a_change_of_embedder_while_it_is_read(services, monkeypatch):

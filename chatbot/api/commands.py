@@ -22,10 +22,10 @@ from chatbot.evaluation.exchange import export_questions, import_questions
 from chatbot.evaluation.retrieval import difference_table
 from chatbot.evaluation.runs import Configuration
 from chatbot.jobs import error_of
+from chatbot.library.documents import failure_text, warning_text
 from chatbot.library.links import LinkedFolder
 from chatbot.library.listing import KINDS
 from chatbot.library.register import Standing
-from chatbot.library.store import DocumentStore
 from chatbot.services import Services
 from chatbot.text import fold
 from chatbot.types import (
@@ -384,8 +384,8 @@ def document_row(document: Document, language: Language = "en") -> Result:
         "pages": document.pages,
         "passages": document.passages,
         "language": document.language,
-        "error": DocumentStore.error_text(document, language),
-        "warning": DocumentStore.warning_text(document, language),
+        "error": failure_text(document, language),
+        "warning": warning_text(document, language),
     }
 
 

@@ -104,7 +104,9 @@ def export_questions(questions: Questions, store: DocumentStore) -> str:
         for target in finder.targets(question):
             row = {"question": question.text, "document": store.get(target.document_id).name}
             if target.end is not None:
-                row["quote"] = store.text(target.document_id)[target.start : target.end].strip()
+                row["quote"] = store.contents.text(target.document_id)[
+                    target.start : target.end
+                ].strip()
             rows.append(row)
     return _csv(rows, "en")
 
@@ -251,7 +253,7 @@ class _Places:
     def _page(self, document: Document, number: str) -> tuple[int, int]:
         digits = re.search(r"\d+", number)
         start = 0
-        for page in self._store.pages(document.id):
+        for page in self._store.contents.pages(document.id):
             if digits and page.number == int(digits.group()):
                 return start, start + len(page.text)
             start += len(page.text)
@@ -264,7 +266,7 @@ class _Places:
         wanted = [folded_words(part) for part in article.split("›")]
         if len(wanted) == 1 and wanted[0] and wanted[0][0].isdecimal():
             wanted[0].insert(0, "dieu")
-        passages = self._store.passages(document.id)
+        passages = self._store.contents.passages(document.id)
         numbers = [
             n
             for n, p in enumerate(passages)

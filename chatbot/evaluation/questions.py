@@ -219,7 +219,7 @@ class Finder:
         """The passage that an answer cited."""
         if source.document_id not in {d.id for d in self._documents}:
             return None
-        known = self._store.passages_by_id([source.passage_id]).get(source.passage_id)
+        known = self._store.contents.passages_by_id([source.passage_id]).get(source.passage_id)
         if known and known.text == source.text:
             return Target(known.document_id, known.start, known.end)
         words, quoted = self.words(source.document_id), Words(source.text)
@@ -241,7 +241,7 @@ class Finder:
 
     def words(self, document_id: str) -> Words:
         if document_id not in self._words:
-            self._words[document_id] = Words(self._store.text(document_id))
+            self._words[document_id] = Words(self._store.contents.text(document_id))
         return self._words[document_id]
 
     def _documents_of(self, gold: Gold) -> list[Document]:
@@ -253,7 +253,7 @@ class Finder:
 
     def passage(self, target: Target) -> Passage | None:
         """The first passage that is right for the target: what a person is shown of it."""
-        passages = self._store.passages(target.document_id)
+        passages = self._store.contents.passages(target.document_id)
         return next((p for p in passages if target.covers(p.document_id, p.start, p.end)), None)
 
 

@@ -23,7 +23,7 @@ from chatbot.library.bundle import (
     columns,
     encoded,
 )
-from chatbot.library.store import MARGIN, telling_full_disk
+from chatbot.library.originals import MARGIN, telling_full_disk
 from chatbot.settings import replacing
 
 _BLOCK = 1 << 20

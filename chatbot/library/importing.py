@@ -39,7 +39,8 @@ from chatbot.library.bundle import (
     VERSION,
     Column,
 )
-from chatbot.library.store import DocumentStore, label
+from chatbot.library.documents import label
+from chatbot.library.store import DocumentStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -351,7 +352,7 @@ def opened(file: Path, store: DocumentStore, on_progress: OnProgress) -> Iterato
         _check_directory(file)
         with zipfile.ZipFile(file) as archive:
             collection = CollectionFile(archive, file.name, store.columns())
-            store.require_room(2 * collection.unpacked)
+            store.originals.require_room(2 * collection.unpacked)
             collection.check(on_progress)
             yield collection
     except (

@@ -27,10 +27,11 @@ from chatbot.errors import (
 )
 from chatbot.failpoints import failpoint
 from chatbot.library.chunking import Draft
+from chatbot.library.documents import label
 from chatbot.library.importing import opened
 from chatbot.library.readers import Reader
 from chatbot.library.readers.kinds import HEAD_BYTES, sniff
-from chatbot.library.store import DocumentStore, label
+from chatbot.library.store import DocumentStore
 from chatbot.library.window import Window, cut_by
 from chatbot.settings import SAMPLES
 from chatbot.types import Document
@@ -118,7 +119,7 @@ class Ingest:
             elif file.is_dir():
                 documents.extend(
                     self._add_one(f, f.name, collection, conversation)
-                    for f in files_in(file, self._store.own_folder)
+                    for f in files_in(file, self._store.originals.own_folder)
                 )
             elif file.is_file():
                 documents.append(self._add_one(file, file.name, collection, conversation))
@@ -224,7 +225,8 @@ class Ingest:
         window = self._window()
         try:
             document = self._store.get(document_id)
-            pages, headings = self._store.pages(document_id), self._store.headings(document_id)
+            contents = self._store.contents
+            pages, headings = contents.pages(document_id), contents.headings(document_id)
             drafts = self._reader.cut(pages, headings, document.name, window)
         except (NotFoundError, ChildError) as error:
             log.warning("not cut anew: %s", error)
@@ -244,12 +246,12 @@ class Ingest:
 
     def remove(self, *document_ids: str) -> None:
         """Move documents to the trash: searches no longer find them, `restore` brings them back."""
-        self._store.remove(*document_ids)
+        self._store.trash.put(*document_ids)
         self._tell_index(removed=document_ids)
 
     def restore(self, *document_ids: str) -> tuple[str, ...]:
         """Bring documents back from the trash; returns those that came back."""
-        restored = self._store.restore(*document_ids)
+        restored = self._store.trash.restore(*document_ids)
         self._tell_index(added=restored)
         return restored
 
@@ -269,19 +271,19 @@ class Ingest:
 
         The index needs no change: which collection a passage is in is asked of the store.
         """
-        doubles = self._store.move(document_ids, collection)
+        doubles = self._store.collections.move(document_ids, collection)
         self._tell_index(removed=doubles)
         return doubles
 
     def remove_collection(self, name: str) -> tuple[str, ...]:
         """Take a collection away and its documents to the trash; returns their ids, to be restored."""
-        removed = self._store.remove_collection(name)
+        removed = self._store.collections.remove(name)
         self._tell_index(removed=removed)
         return removed
 
     def purge(self, *document_ids: str, on_progress: OnProgress | None = None) -> None:
         """Erase documents for good: original, text, vectors, index; `on_progress` gets 0..1."""
-        if self._store.purge(*document_ids, on_progress=on_progress):
+        if self._store.trash.purge(*document_ids, on_progress=on_progress):
             self._tell_index(removed=document_ids)
             self._index.rebuild()  # an index only marks removed words; they must leave the disk too
 

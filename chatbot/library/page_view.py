@@ -12,9 +12,10 @@ from itertools import pairwise
 
 from chatbot.errors import NotFoundError
 from chatbot.library.anchors import Rectangle, rectangles, unpack
+from chatbot.library.contents import PageSpan
 from chatbot.library.legal import ARTICLE, legal_marks
 from chatbot.library.renderer import PagePicture, Renderer
-from chatbot.library.store import DocumentStore, PageSpan
+from chatbot.library.store import DocumentStore
 from chatbot.types import Document, Heading, Source
 
 PART = 8_000
@@ -84,10 +85,10 @@ class PageView:
         if document.deleted_at:
             raise NotFoundError(document.name)
         drawn = document.media_type == "application/pdf" or document.media_type.startswith("image/")
-        sheets = self._store.page_spans(document_id)
+        sheets = self._store.contents.page_spans(document_id)
         passage = self._place(document_id, source.passage_id, text)
         if not drawn:
-            sheets = tuple(_in_parts(self._store.text(document_id), sheets))
+            sheets = tuple(_in_parts(self._store.contents.text(document_id), sheets))
         return View(
             document,
             sheets,
@@ -106,7 +107,7 @@ class PageView:
     def rectangles(self, view: View, place: int) -> tuple[list[Rectangle], list[Rectangle]]:
         """Where on that page the passage stands, and where what is quoted of it."""
         sheet = view.sheets[place]
-        boxes = unpack(self._store.anchors(view.document.id, sheet.ordinal))
+        boxes = unpack(self._store.contents.anchors(view.document.id, sheet.ordinal))
 
         def of(span: Span) -> list[Rectangle]:
             return rectangles(boxes, span[0] - sheet.start, span[1] - sheet.start)
@@ -117,8 +118,11 @@ class PageView:
     def blocks(self, view: View, place: int) -> list[Block]:
         """That part of the text, line by line."""
         sheet = view.sheets[place]
-        text = self._store.text(view.document.id)[sheet.start : sheet.end]
-        headings = [*self._store.headings(view.document.id), *_legal_headings(text, sheet.start)]
+        text = self._store.contents.text(view.document.id)[sheet.start : sheet.end]
+        headings = [
+            *self._store.contents.headings(view.document.id),
+            *_legal_headings(text, sheet.start),
+        ]
         levels = {
             h.start + indent: h.level
             for h in headings
@@ -142,10 +146,10 @@ class PageView:
 
     def _place(self, document_id: str, passage_id: str, text: str) -> Span | None:
         """Where the passage stands now: where it stood, or the only place that reads the same."""
-        passage = self._store.passages_by_id([passage_id]).get(passage_id)
+        passage = self._store.contents.passages_by_id([passage_id]).get(passage_id)
         if passage and passage.document_id == document_id and passage.text == text:
             return passage.start, passage.end
-        whole = self._store.text(document_id)  # the document was read again since
+        whole = self._store.contents.text(document_id)  # the document was read again since
         start = whole.find(text) if text.strip() else -1
         if start < 0 or whole.find(text, start + 1) >= 0:
             return None

@@ -17,10 +17,11 @@ from typing import Any
 from chatbot.database import Database
 from chatbot.errors import ChatbotError, FolderError, NotFoundError
 from chatbot.i18n import N_
+from chatbot.library.documents import label
 from chatbot.library.folder_sync import FolderSync, Report, is_half_written
 from chatbot.library.ingest import Ingest
 from chatbot.library.links import LinkedFolder, Links, MissingFile, beneath
-from chatbot.library.store import DocumentStore, label
+from chatbot.library.store import DocumentStore
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class LinkedFolders:
         """`ingest` gives the present way in, `read` begins to read what waits."""
         self._links = Links(database)
         self._store = store
-        self._own = store.own_folder.resolve()
+        self._own = store.originals.own_folder.resolve()
         self._ingest = ingest
         self._sync = FolderSync(self._links, self._own, ingest, read, self._is_ended)
         self._syncing = threading.Lock()
@@ -82,7 +83,7 @@ class LinkedFolders:
         folder = self._links.add(place, label(collection))
         if folder.collection != label(collection):
             raise FolderError(N_("it is linked already, to another collection"), path=str(place))
-        self._store.add_collection(folder.collection)
+        self._store.collections.add(folder.collection)
         return folder
 
     def unlink(self, folder_id: str, *, remove: bool = False) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def _documents(
     settings: ConversationSettings, key: str, conversation: Conversation | None
 ) -> ConversationSettings:
     chosen = settings.filter
-    collections = [c.name for c in services().store.collections() if c.documents]
+    collections = [c.name for c in services().store.collections.all() if c.documents]
     attached = services().store.list(conversation=conversation.id) if conversation else []
     count = len(chosen.documents) + len(chosen.collections) + validity.narrowed(chosen)
     label = _("All documents")

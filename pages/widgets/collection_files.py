@@ -11,7 +11,8 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from chatbot.errors import ChatbotError, NotFoundError
-from chatbot.library.store import Collection, label
+from chatbot.library.collections import Collection
+from chatbot.library.documents import label
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Job
@@ -27,7 +28,10 @@ _MOST_DOWNLOADED = 300_000_000
 
 def export_form(collection: Collection) -> None:
     """Ask where the collection's file should go, and begin to write it."""
-    about = services().store.size(collection.name) + _BYTES_PER_PASSAGE * collection.passages
+    about = (
+        services().store.collections.size(collection.name)
+        + _BYTES_PER_PASSAGE * collection.passages
+    )
     today = time.strftime("%Y-%m-%d")
     name = label(f"hearth-{collection_name(collection.name)}-{today}.zip")
     st.markdown(
@@ -76,7 +80,7 @@ def import_form() -> None:
 def _take(uploaded: UploadedFile) -> None:
     """Import what was uploaded, from a copy that ends with the job."""
     try:
-        services().store.require_room(uploaded.size)
+        services().store.originals.require_room(uploaded.size)
     except ChatbotError as error:
         st.error(literal(error.text(language())), icon=":material/error:")
         return

@@ -6,7 +6,7 @@ import streamlit as st
 
 from chatbot.errors import ChatbotError
 from chatbot.i18n import N_
-from chatbot.library.store import Collection
+from chatbot.library.collections import Collection
 from chatbot.markup import literal
 from chatbot.services import services
 from widgets import collection_files, document_actions
@@ -30,7 +30,9 @@ def button() -> None:
 
 def _dialog() -> None:
     with st.container(gap=None, key="collections-list"):
-        for one in sorted(services().store.collections(), key=lambda c: collection_name(c.name)):
+        for one in sorted(
+            services().store.collections.all(), key=lambda c: collection_name(c.name)
+        ):
             if one.documents or one.name != "samples":
                 _row(one)
     with (
@@ -41,7 +43,7 @@ def _dialog() -> None:
             _("New collection"), placeholder=_("For example: contracts"), max_chars=100
         )
         if st.form_submit_button(_("Add"), icon=":material/add:") and name.strip():
-            services().store.add_collection(name)
+            services().store.collections.add(name)
             st.rerun(scope="fragment")
     st.divider()
     collection_files.import_form()

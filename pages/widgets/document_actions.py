@@ -185,5 +185,5 @@ def collection_picker(label: str, key: str) -> str:
 
 
 def _collections() -> list[str]:
-    found = services().store.collections()
+    found = services().store.collections.all()
     return [c.name for c in found if c.documents or c.name != "samples"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from chatbot.errors import NotFoundError
-from chatbot.library.store import DocumentStore
+from chatbot.library.documents import failure_text, warning_text
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Document
@@ -66,9 +66,9 @@ def _state(document_id: str, was_reading: bool) -> None:
     if document.origin:
         added += " · " + _("from {path}").format(path=literal(document.origin))
     st.caption(added)
-    if error := DocumentStore.error_text(document, language()):
+    if error := failure_text(document, language()):
         st.error(literal(error), icon=":material/error:")
-    if warning := DocumentStore.warning_text(document, language()):
+    if warning := warning_text(document, language()):
         st.warning(literal(warning), icon=":material/info:")
 
 
@@ -77,7 +77,7 @@ def _passages(document: Document) -> None:
         return
     st.subheader(_("What Hearth read"), anchor=False)
     st.caption(_("These are the passages that answers quote, exactly as they are searched."))
-    passages = services().store.passages(document.id)
+    passages = services().store.contents.passages(document.id)
     pages = max(-(-len(passages) // _PASSAGES_PER_PAGE), 1)
     page = st.pagination(pages, key=f"passages-{document.id}") if pages > 1 else 1
     for passage in passages[(page - 1) * _PASSAGES_PER_PAGE : page * _PASSAGES_PER_PAGE]:

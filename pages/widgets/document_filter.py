@@ -94,4 +94,4 @@ def _chosen(name: str, label: str, words: Mapping[Choice, str], width: int | Non
 
 
 def _with_documents() -> list[str]:
-    return [c.name for c in services().store.collections() if c.documents]
+    return [c.name for c in services().store.collections.all() if c.documents]

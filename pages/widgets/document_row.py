@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from chatbot.i18n import N_
-from chatbot.library.store import DocumentStore
+from chatbot.library.documents import failure_text, warning_text
 from chatbot.markup import literal
 from chatbot.types import Document, DocumentState, Language
 from widgets import document_actions
@@ -89,7 +89,7 @@ def facts(document: Document) -> list[str]:
 
 
 def _remarks(document: Document) -> None:
-    if error := DocumentStore.error_text(document, language()):
+    if error := failure_text(document, language()):
         st.markdown(f":small[:red[:material/error: {literal(error)}]]")
-    if warning := DocumentStore.warning_text(document, language()):
+    if warning := warning_text(document, language()):
         st.markdown(f":small[:orange[:material/info: {literal(warning)}]]")

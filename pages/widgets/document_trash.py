@@ -14,14 +14,14 @@ _SHOWN = 20
 
 def show() -> None:
     """Draw the trash where there is any."""
-    ids = services().store.trash_ids(library_only=True)
+    ids = services().store.trash.ids(library_only=True)
     if not ids:
         return
     with st.expander(
         _("Trash ({count})").format(count=len(ids)), icon=":material/delete:", key="trash"
     ):
         st.caption(_("Nothing here is searched. Emptying the trash erases it from the disk."))
-        for document in services().store.trash(limit=_SHOWN):
+        for document in services().store.trash.documents(limit=_SHOWN):
             with st.container(horizontal=True, vertical_alignment="center", wrap=False):
                 st.markdown(literal(document.name), width="stretch")
                 st.caption(moment(document.deleted_at or 0))

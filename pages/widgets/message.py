@@ -14,7 +14,7 @@ from chatbot.chat.history import error_text
 from chatbot.engines.openai import ESTIMATED
 from chatbot.errors import ChatbotError
 from chatbot.i18n import N_
-from chatbot.library.store import DocumentStore
+from chatbot.library.documents import failure_text
 from chatbot.markup import harmless, literal
 from chatbot.services import services
 from chatbot.types import Document, Message
@@ -84,7 +84,7 @@ def _question(
                     color="red" if failed else "gray",
                 )
         for file in files:
-            if error := DocumentStore.error_text(file, language()):
+            if error := failure_text(file, language()):
                 st.error(literal(error), icon=":material/error:")
     if st.session_state.get("editing") != message.id:
         with st.container(horizontal_alignment="right", gap=None):

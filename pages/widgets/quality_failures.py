@@ -127,7 +127,7 @@ def _named(place: Place) -> str:
 
 def _stored(place: Place) -> Passage | None:
     """The passage as long as it is the one that was found then."""
-    found = services().store.passages_by_id([place.passage_id]).get(place.passage_id)
+    found = services().store.contents.passages_by_id([place.passage_id]).get(place.passage_id)
     return found if found and found.start == place.start else None
 
 

@@ -129,7 +129,7 @@ def _offer_reading(view: View) -> None:
 def _in_text(source: Source) -> None:
     """The passage as it was read, between its neighbours."""
     try:
-        before, passage, after = services().store.neighbours(source.passage_id)
+        before, passage, after = services().store.contents.neighbours(source.passage_id)
     except NotFoundError:
         passage = None
     if passage is None or passage.text != source.text:  # read again since

@@ -49,14 +49,14 @@ def test_the_right_place_survives_another_cut_and_new_text_before_it(questions, 
     ((case,), _) = questions.cases()
     (target,) = case.targets
     assert words(text[target.start : target.end]) == words(LAW[START:END])
-    right = [p for p in store.passages(law.id) if target.covers(law.id, p.start, p.end)]
+    right = [p for p in store.contents.passages(law.id) if target.covers(law.id, p.start, p.end)]
     assert right
     assert any("học phí" in p.text for p in right)
 
 
 def test_the_same_file_added_anew_answers_and_a_lost_one_is_said(questions, store, add, law):
     questions.add(QUESTION, [Target(law.id, START, END)])
-    store.purge(law.id)
+    store.trash.purge(law.id)
     assert questions.cases()[0] == []
     assert [question.text for question in questions.cases()[1]] == [QUESTION]
     again = add("Quy chế.pdf", LAW)
@@ -88,7 +88,7 @@ def history(database) -> History:
 @pytest.fixture
 def answered(history, store, law):
     """A question and its answer, which cites the second of three passages."""
-    sources = tuple(source(n, law, p) for n, p in enumerate(store.passages(law.id), 1))
+    sources = tuple(source(n, law, p) for n, p in enumerate(store.contents.passages(law.id), 1))
     conversation = history.create()
     asked = history.add(conversation.id, None, "user", QUESTION)
     return history.add(
@@ -131,7 +131,7 @@ def test_what_was_dismissed_or_deleted_is_not_suggested(questions, history, answ
     )
     history.judge(other.id, thumb=1)
     assert len(questions.suggestions(history.approved())) == 1
-    store.purge(law.id)
+    store.trash.purge(law.id)
     assert questions.suggestions(history.approved()) == []
 
 

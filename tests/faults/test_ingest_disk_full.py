@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up(kilobytes, checked_first, small_disk, source, read
     store = DocumentStore(database, paths, spare_bytes=64_000)
     ingest = Ingest(store, reader, HashIndex())
     if not checked_first:
-        monkeypatch.setattr(store, "require_room", lambda size: None)
+        monkeypatch.setattr(store.originals, "require_room", lambda size: None)
 
     with pytest.raises(DiskFullError):
         add_and_process(ingest, source)
@@ -92,11 +92,11 @@ def test_a_disk_that_fills_up(kilobytes, checked_first, small_disk, source, read
     assert database.row("PRAGMA integrity_check")[0] == "ok"
     documents = store.list()
     for document in documents:
-        passages = store.passages(document.id)
+        passages = store.contents.passages(document.id)
         assert (document.state == "ready") == bool(passages)
-        assert "".join(p.text for p in passages) == store.text(document.id)
+        assert "".join(p.text for p in passages) == store.contents.text(document.id)
         if passages:
-            assert store.text(document.id) == Path(document.origin or "").read_text(
+            assert store.contents.text(document.id) == Path(document.origin or "").read_text(
                 encoding="utf-8"
             )
     assert list(paths.temporary.iterdir()) == []

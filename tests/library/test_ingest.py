@@ -7,11 +7,14 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from chatbot.database import Database
 from chatbot.errors import Cancelled, ChildDied, DiskFullError, NotFoundError
+from chatbot.library.documents import failure_text, label, warning_text
 from chatbot.library.ingest import Ingest, files_in
-from chatbot.library.store import DocumentStore, label
+from chatbot.library.store import DocumentStore
 from chatbot.settings import SAMPLES
 
 LAW = "Điều 1. Học phí\nNộp trong 4 tuần.\nĐiều 2. Học bổng\nXét theo học kỳ.\n"
@@ -23,25 +26,31 @@ def process_all(ingest: Ingest) -> None:
 
 
 def files_of(store: DocumentStore) -> set[str]:
-    return {f.name for f in store._paths.files.iterdir()}
+    return {f.name for f in (store.originals.own_folder / "files").iterdir()}
 
 
-def test_a_document_goes_all_the_way(ingest, store, index):
+def vectors_of(database: Database, stamp: str) -> dict[str, np.ndarray]:
+    """The vectors of that embedder, by passage."""
+    rows = database.rows("SELECT passage_id, vector FROM vectors WHERE stamp = ?", (stamp,))
+    return {r["passage_id"]: np.frombuffer(r["vector"], dtype="<f4") for r in rows}
+
+
+def test_a_document_goes_all_the_way(ingest, store, index, database):
     (document,) = ingest.add([("thư mục/luật.txt", LAW.encode())])
     assert (document.state, document.name) == ("waiting", "luật.txt")
     progress: list[float] = []
     done = ingest.process(document.id, progress.append)
     assert (done.state, done.pages, done.passages, done.language) == ("ready", 1, 2, "vi")
-    assert store.text(document.id) == LAW
-    passages = store.passages(document.id)
+    assert store.contents.text(document.id) == LAW
+    passages = store.contents.passages(document.id)
     assert "".join(p.text for p in passages) == LAW
     assert [p.path for p in passages] == ["Điều 1. Học phí", "Điều 2. Học bổng"]
     assert index.documents == {document.id}
     assert progress == sorted(progress)
     assert progress[-1] == 1.0
-    ((ids, vectors),) = list(store.vectors(index.stamp))
-    assert ids == [p.id for p in passages]
-    assert vectors.shape == (2, 4)
+    vectors = vectors_of(database, index.stamp)
+    assert vectors.keys() == {p.id for p in passages}
+    assert [v.shape for v in vectors.values()] == [(4,), (4,)]
     assert store.file(document.id).read_bytes() == LAW.encode()
 
 
@@ -81,7 +90,7 @@ def test_another_collection_or_conversation_is_another_document(ingest, store):
     assert len(store.list()) == 2
     assert len(store.list(conversation="c1")) == 1
     assert len(store.list(every=True)) == 4
-    assert {c.name for c in store.collections()} >= {"documents", "luật", "samples"}
+    assert {c.name for c in store.collections.all()} >= {"documents", "luật", "samples"}
 
 
 def test_changed_content_replaces_and_the_old_answers_until_then(ingest, store, index, tmp_path):
@@ -143,7 +152,7 @@ def test_a_folder_gives_a_row_for_every_file(ingest, store, tmp_path):
     refused = next(d for d in documents if d.name == "ảnh.gif")
     assert refused.failure["code"] == "unsupported_document"
     assert "ảnh.gif" in refused.error
-    assert store.error_text(refused, "en") == refused.error
+    assert failure_text(refused, "en") == refused.error
     assert len(ingest.add([folder])) == 4
     assert len(store.list()) == 4, "a second visit adds no second row"
 
@@ -168,7 +177,7 @@ def test_a_scan_is_ready_with_a_warning_in_both_languages(ingest, store, make_pd
     (document,) = ingest.add([make_pdf([[], []], "quét.pdf")])
     done = ingest.process(document.id)
     assert (done.state, done.passages) == ("ready", 0)
-    assert store.warning_text(done, "en")
+    assert warning_text(done, "en")
 
 
 def test_cancel_keeps_nothing_half_read(ingest, store, index):
@@ -176,7 +185,7 @@ def test_cancel_keeps_nothing_half_read(ingest, store, index):
     with pytest.raises(Cancelled):
         ingest.process(document.id, cancelled=lambda: True)
     assert store.get(document.id).failure["code"] == "cancelled"
-    assert store.passages(document.id) == ()
+    assert store.contents.passages(document.id) == ()
     ingest.read_again(document.id)
     assert ingest.process(document.id).state == "ready"
 
@@ -208,7 +217,7 @@ def test_an_index_that_misses_the_news_does_not_fail_the_document(
     assert ingest.process(document.id).state == "ready"
 
 
-def test_another_embedder_chosen_meanwhile_embeds_anew(ingest, store, index, monkeypatch):
+def test_another_embedder_chosen_meanwhile_embeds_anew(ingest, index, database, monkeypatch):
     (document,) = ingest.add([("a.txt", LAW.encode())])
     embed = index.embed
 
@@ -220,8 +229,8 @@ def test_another_embedder_chosen_meanwhile_embeds_anew(ingest, store, index, mon
 
     monkeypatch.setattr(index, "embed", change_once)
     ingest.process(document.id)
-    assert [len(ids) for ids, _ in store.vectors("other@1/4")] == [2]
-    assert list(store.vectors("test@1/4")) == []
+    assert len(vectors_of(database, "other@1/4")) == 2
+    assert vectors_of(database, "test@1/4") == {}
 
 
 def test_a_document_removed_while_it_is_read_stays_removed(ingest, store, index, monkeypatch):
@@ -229,7 +238,7 @@ def test_a_document_removed_while_it_is_read_stays_removed(ingest, store, index,
     embed = index.embed
 
     def remove_meanwhile(texts, kind):
-        store.purge(document.id)
+        store.trash.purge(document.id)
         return embed(texts, kind)
 
     monkeypatch.setattr(index, "embed", remove_meanwhile)
@@ -254,10 +263,10 @@ def test_trash_restore_and_purge(ingest, store, index):
     ingest.remove(first.id)
     assert index.documents == {second.id}
     assert [d.id for d in store.list()] == [second.id]
-    erased = [p.id for p in store.passages(first.id)]
+    erased = [p.id for p in store.contents.passages(first.id)]
     assert erased
-    assert store.passages_by_id(erased) == {}
-    assert [d.id for d in store.trash()] == [first.id]
+    assert store.contents.passages_by_id(erased) == {}
+    assert [d.id for d in store.trash.documents()] == [first.id]
     assert ingest.restore(first.id) == (first.id,)
     assert index.documents == {first.id, second.id}
     ingest.purge(first.id)
@@ -298,27 +307,14 @@ def test_neighbours_of_a_passage(ingest, store):
     text = "".join(f"Điều {n}. Tên\nNội dung số {n}.\n" for n in range(1, 6))
     (document,) = ingest.add([("a.txt", text.encode())])
     process_all(ingest)
-    ids = [p.id for p in store.passages(document.id)]
-    before, passage, after = store.neighbours(ids[2])
+    ids = [p.id for p in store.contents.passages(document.id)]
+    before, passage, after = store.contents.neighbours(ids[2])
     assert [p.ordinal for p in before] == [1]
     assert passage.path == "Điều 3. Tên"
     assert [p.ordinal for p in after] == [3]
-    assert [len(side) for side in store.neighbours(ids[0], 2, 2)[::2]] == [0, 2]
+    assert [len(side) for side in store.contents.neighbours(ids[0], 2, 2)[::2]] == [0, 2]
     with pytest.raises(NotFoundError):
-        store.neighbours("nothing-1")
-
-
-def test_vectors_of_a_new_embedder_are_filled_in(ingest, store, index):
-    ingest.add([("a.txt", LAW.encode())])
-    process_all(ingest)
-    missing = store.without_vectors("new@1/4")
-    assert len(missing) == 2
-    store.put_vectors(
-        "new@1/4", [*(p.id for p in missing), "gone-1"], index.embed(["a", "b", "c"], "passage")
-    )
-    assert store.without_vectors("new@1/4") == ()
-    store.drop_vectors("new@1/4")
-    assert len(store.without_vectors("new@1/4")) == 2
+        store.contents.neighbours("nothing-1")
 
 
 def test_a_stray_original_is_cleared_at_the_next_start(store, database, paths):
@@ -375,14 +371,16 @@ def test_the_samples_are_what_they_promise(ingest, store):
     assert (regulation.language, handbook.language) == ("vi", "en")
     assert regulation.pages >= 8
     assert all(f.stat().st_size < 300_000 for f in files_in(SAMPLES, SAMPLES.parent))
-    (warned,) = [p for p in store.passages(regulation.id) if "Điều 16. Các trường hợp" in p.path]
+    (warned,) = [
+        p for p in store.contents.passages(regulation.id) if "Điều 16. Các trường hợp" in p.path
+    ]
     assert "sinh viên bị cảnh báo học vụ nếu" in warned.text
     assert warned.page == 6
     assert "1,20" in warned.text
-    assert sum(p.path.count("Điều ") == 1 for p in store.passages(regulation.id)) >= 25
+    assert sum(p.path.count("Điều ") == 1 for p in store.contents.passages(regulation.id)) >= 25
     assert any(
         "13. Leaving us" in p.path and "13.1 Notice period" in p.text
-        for p in store.passages(handbook.id)
+        for p in store.contents.passages(handbook.id)
     )
 
 

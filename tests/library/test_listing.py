@@ -82,13 +82,13 @@ def test_the_tally_counts_the_library_only(filled):
     tally = filled.tally()
     assert (tally.documents, tally.ready, tally.unread) == (5, 3, 1)
     assert filled.tally("Luật").documents == 2
-    assert filled.size("Luật") == 500
+    assert filled.collections.size("Luật") == 500
 
 
 def test_moving_changes_the_collection_and_nothing_else(filled, database, paths):
     ids = filled.ids(Listing(collection="Luật"))
     before = {f.name: f.stat().st_mtime_ns for f in paths.files.iterdir()}
-    assert filled.move(ids, "Mới") == ()
+    assert filled.collections.move(ids, "Mới") == ()
     assert {d.collection for d in map(filled.get, ids)} == {"Mới"}
     assert {f.name: f.stat().st_mtime_ns for f in paths.files.iterdir()} == before
     assert filled.get(ids[0]).state in ("ready", "failed")
@@ -97,60 +97,60 @@ def test_moving_changes_the_collection_and_nothing_else(filled, database, paths)
 def test_what_a_collection_has_already_is_not_in_it_twice(filled):
     copy = filled.keep(b"lease.docx", "copy.docx", "Luật").document
     original = next(d for d in filled.page(Listing(), 9) if d.name == "lease.docx")
-    assert filled.move([copy.id], "documents") == (copy.id,)
+    assert filled.collections.move([copy.id], "documents") == (copy.id,)
     assert filled.get(original.id).deleted_at is None
-    assert [d.id for d in filled.trash()] == [copy.id]
+    assert [d.id for d in filled.trash.documents()] == [copy.id]
 
 
 def test_a_renamed_collection_keeps_its_documents_also_those_in_the_trash(filled):
     first, second = filled.ids(Listing(collection="Luật"))
-    filled.remove(first)
-    assert filled.rename_collection("Luật", " Văn bản ") == "Văn bản"
-    filled.restore(first)
+    filled.trash.put(first)
+    assert filled.collections.rename("Luật", " Văn bản ") == "Văn bản"
+    filled.trash.restore(first)
     assert {filled.get(i).collection for i in (first, second)} == {"Văn bản"}
-    assert "Luật" not in {c.name for c in filled.collections()}
+    assert "Luật" not in {c.name for c in filled.collections.all()}
 
 
 @pytest.mark.parametrize("name", ["documents", "", "  ", "\x00"])
 def test_a_collection_cannot_take_a_name_that_is_taken_or_none(filled, name):
     with pytest.raises(CollectionError):
-        filled.rename_collection("Luật", name)
+        filled.collections.rename("Luật", name)
     assert filled.tally("Luật").documents == 2
 
 
 def test_a_deleted_collection_comes_back_with_its_documents(filled):
-    ids = filled.remove_collection("Luật")
+    ids = filled.collections.remove("Luật")
     assert len(ids) == 2
-    assert "Luật" not in {c.name for c in filled.collections()}
+    assert "Luật" not in {c.name for c in filled.collections.all()}
     assert filled.tally().documents == 3
-    assert set(filled.restore(*ids)) == set(ids)
-    assert {c.name: c.documents for c in filled.collections()}["Luật"] == 2
+    assert set(filled.trash.restore(*ids)) == set(ids)
+    assert {c.name: c.documents for c in filled.collections.all()}["Luật"] == 2
 
 
 def test_a_deleted_collection_is_forgotten_with_its_last_document(filled, database):
-    filled.purge(*filled.remove_collection("Luật"))
+    filled.trash.purge(*filled.collections.remove("Luật"))
     assert database.rows("SELECT * FROM collections WHERE name = 'Luật'") == []
-    filled.remove_collection(filled.add_collection("Trống"))
+    filled.collections.remove(filled.collections.add("Trống"))
     assert database.rows("SELECT * FROM collections WHERE name = 'Trống'") == []
 
 
 def test_adding_to_a_deleted_collection_brings_it_back(filled):
-    filled.remove_collection("Luật")
+    filled.collections.remove("Luật")
     filled.keep(b"new", "mới.txt", "Luật")
-    assert {c.name: c.documents for c in filled.collections()}["Luật"] == 1
+    assert {c.name: c.documents for c in filled.collections.all()}["Luật"] == 1
 
 
 def test_many_go_to_the_trash_and_back_in_one_step_each(store, database):
     ids = [store.keep(f"{n}".encode(), f"{n}.txt").document.id for n in range(30)]
-    store.remove(*ids)
-    assert (store.tally().documents, len(store.trash_ids())) == (0, 30)
-    assert len({d.deleted_at for d in store.trash()}) == 1
-    assert set(store.restore(*ids, "unknown")) == set(ids)
-    store.remove(*ids)
+    store.trash.put(*ids)
+    assert (store.tally().documents, len(store.trash.ids())) == (0, 30)
+    assert len({d.deleted_at for d in store.trash.documents()}) == 1
+    assert set(store.trash.restore(*ids, "unknown")) == set(ids)
+    store.trash.put(*ids)
     told: list[float] = []
-    store.purge(*ids, on_progress=told.append)
+    store.trash.purge(*ids, on_progress=told.append)
     assert told[-1] == 1.0
-    assert store.trash_ids() == ()
+    assert store.trash.ids() == ()
 
 
 def test_files_of_one_name_in_an_uploaded_folder_stay_apart(ingest, store):

@@ -32,7 +32,7 @@ def added(ingest: Ingest, path: Path) -> Document:
 
 
 def source_of(store: DocumentStore, document: Document, ordinal: int = 0) -> Source:
-    p = store.passages(document.id)[ordinal]
+    p = store.contents.passages(document.id)[ordinal]
     return Source(1, p.id, document.id, document.name, p.page, p.path, p.text, 1.0)
 
 
@@ -41,9 +41,9 @@ def lit_text(views: PageView, store: DocumentStore, view: View, quotes: bool = F
     words = []
     for place in view.lit:
         sheet = view.sheets[place]
-        page = store.text(view.document.id)[sheet.start : sheet.end]
+        page = store.contents.text(view.document.id)[sheet.start : sheet.end]
         lights = views.rectangles(view, place)[quotes]
-        for box in unpack(store.anchors(view.document.id, sheet.ordinal)):
+        for box in unpack(store.contents.anchors(view.document.id, sheet.ordinal)):
             x, y = (
                 (box.place.left + box.place.right) / 2,
                 (box.place.top + box.place.bottom) / 2,
@@ -125,7 +125,7 @@ def test_a_text_is_shown_with_its_headings_and_the_passage_marked(ingest, store,
         encoding="utf-8",
     )
     document = added(ingest, path)
-    passages = store.passages(document.id)
+    passages = store.contents.passages(document.id)
     ordinal = next(p.ordinal for p in passages if "7 giờ" in p.text)
     source = source_of(store, document, ordinal)
     at = source.text.index("Học từ")
@@ -175,7 +175,7 @@ def test_a_long_text_is_shown_in_parts_that_join_to_the_whole(ingest, store, vie
     view = views.open(last)
     assert len(view.sheets) > 3
     assert view.first == len(view.sheets) - 1
-    text = store.text(document.id)
+    text = store.contents.text(document.id)
     assert "".join(text[s.start : s.end] for s in view.sheets) == text
     assert all(s.end - s.start <= PART for s in view.sheets)
     lines = [
@@ -192,7 +192,7 @@ def test_every_line_of_a_word_file_is_shown_once(ingest, store, views, shared_da
     blocks = [b for place in range(len(view.sheets)) for b in views.blocks(view, place)]
     assert any(b.level for b in blocks)
     shown = "".join(text for b in blocks for text, _ in b.pieces)
-    assert "".join(shown.split()) == "".join(store.text(document.id).split())
+    assert "".join(shown.split()) == "".join(store.contents.text(document.id).split())
 
 
 @needs_tesseract

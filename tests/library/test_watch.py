@@ -180,7 +180,7 @@ def test_the_old_version_answers_until_the_new_one_is_ready(room: Room, source: 
     assert room.state().state == "reading"
     room.read()
     (new,) = room.store.list()
-    assert "lúc 9 giờ" in room.store.text(new.id)
+    assert "lúc 9 giờ" in room.store.contents.text(new.id)
     assert room.index.documents == {new.id}
 
 
@@ -192,7 +192,7 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(room: Room, source: Path)
     file.write_text(law(8), encoding="utf-8")  # as long as before
     os.utime(file, ns=(stamp, stamp))
     assert room.sync(folder).changed == (str(file),)
-    assert "lúc 8 giờ" in room.store.text(room.documents()["a.txt"])
+    assert "lúc 8 giờ" in room.store.contents.text(room.documents()["a.txt"])
 
 
 def test_renaming_reads_and_embeds_nothing(room: Room, source: Path):
@@ -340,7 +340,9 @@ def test_hidden_half_written_and_own_files_and_circles_are_left_out(room: Room, 
     with_link = hasattr(os, "symlink") and os.name != "nt"
     if with_link:
         (source / "vòng").symlink_to(source, target_is_directory=True)
-    shutil.move(room.store.own_folder / "logs", source / "logs")  # nothing of ours is in there
+    shutil.move(
+        room.store.originals.own_folder / "logs", source / "logs"
+    )  # nothing of ours is in there
     folder = room.folders.link(source)
     assert room.sync(folder).added == (str(source / "a.txt"),)
 
@@ -425,7 +427,12 @@ def test_ending_a_link_keeps_the_documents_or_moves_them_to_the_trash(room: Room
 
 def test_what_cannot_be_linked_is_said(room: Room, source: Path, tmp_path: Path):
     file = write(source / "a.txt", law(7))
-    for wrong in (file, tmp_path / "không có", Path("a\0b"), room.store.own_folder / "files"):
+    for wrong in (
+        file,
+        tmp_path / "không có",
+        Path("a\0b"),
+        room.store.originals.own_folder / "files",
+    ):
         with pytest.raises(FolderError):
             room.folders.link(wrong)
     folder = room.folders.link(source, "luật")
@@ -442,7 +449,7 @@ def test_a_renamed_collection_keeps_its_folder(room: Room, source: Path):
     write(source / "a.txt", law(7))
     folder = room.folders.link(source, "luật")
     room.sync(folder)
-    room.store.rename_collection("luật", "Văn bản luật")
+    room.store.collections.rename("luật", "Văn bản luật")
     write(source / "b.txt", law(8))
     room.sync(folder)
     assert {d.collection for d in room.store.list()} == {"Văn bản luật"}
@@ -456,7 +463,7 @@ def test_a_full_disk_is_told_and_made_up_for(room: Room, source: Path, monkeypat
         raise DiskFullError("0 MB")
 
     with monkeypatch.context() as patched:
-        patched.setattr(room.store, "require_room", full)
+        patched.setattr(room.store.originals, "require_room", full)
         with pytest.raises(DiskFullError):
             room.folders.sync(folder.id)
     assert room.state().state == "failed"
@@ -562,7 +569,7 @@ def test_after_a_sync_and_a_review_the_documents_are_the_folders_files(reader: R
         assert sorted(d.sha256 for d in ready) == sorted(set(hashes.values()))
         assert all(hashes[d.origin or ""] == d.sha256 for d in ready)
         assert all(d.name == Path(d.origin or "").name for d in ready)
-        assert all(room.store.text(d.id) == files[d.origin or ""].decode() for d in ready)
+        assert all(room.store.contents.text(d.id) == files[d.origin or ""].decode() for d in ready)
         assert room.index.documents == {d.id for d in ready}
         refused = sorted(d.origin or "" for d in documents if d not in ready)
         assert refused == sorted(path for path, c in files.items() if not c)
@@ -691,7 +698,7 @@ def test_closing_does_not_wait_for_a_large_folder(room: Room, source: Path, monk
         until(lambda: len(room.store.list()) > 0, "the first files")
     assert len(room.store.list()) < 200
     folder = room.state()
-    again = Room(room.database, Paths(room.store.own_folder), room.ingest._reader)
+    again = Room(room.database, Paths(room.store.originals.own_folder), room.ingest._reader)
     again.folders.sync(folder.id)
     assert len(again.store.list()) == 200
 

@@ -68,8 +68,8 @@ def test_no_passage_is_longer_than_the_embedder_reads(ingest, store, chosen, sma
     chosen.window = small
     (document,) = ingest.add([("luật.txt", LAW.encode())])
     ingest.process(document.id)
-    passages = store.passages(document.id)
-    assert "".join(p.text for p in passages) == store.text(document.id)
+    passages = store.contents.passages(document.id)
+    assert "".join(p.text for p in passages) == store.contents.text(document.id)
     measure = fits(small, "luật.txt")
     assert measure
     assert all(measure(p.path, p.text) for p in passages)
@@ -77,46 +77,49 @@ def test_no_passage_is_longer_than_the_embedder_reads(ingest, store, chosen, sma
 
 
 def test_another_window_cuts_old_documents_anew_from_their_stored_text(
-    ingest, store, chosen, small, index
+    ingest, store, chosen, small, index, database
 ):
     (document,) = ingest.add([("luật.txt", LAW.encode())])
     ingest.process(document.id)
     assert ingest.cut_otherwise() == ()
-    before = store.passages(document.id)
+    before = store.contents.passages(document.id)
 
     chosen.window = small
     assert ingest.cut_otherwise() == (document.id,)
-    assert store.passages(document.id) == before  # the old ones answer until the new ones are there
+    assert (
+        store.contents.passages(document.id) == before
+    )  # the old ones answer until the new ones are there
     embedded = index.embedded
     ingest.recut(document.id)
 
-    after = store.passages(document.id)
+    after = store.contents.passages(document.id)
     assert ingest.cut_otherwise() == ()
     assert len(after) > len(before)
-    assert "".join(p.text for p in after) == store.text(document.id)
+    assert "".join(p.text for p in after) == store.contents.text(document.id)
     assert not {p.id for p in before} & {p.id for p in after}
     assert index.embedded - embedded == len(after) == store.get(document.id).passages
-    assert store.without_vectors(index.stamp) == ()
+    embedded_now = database.rows("SELECT passage_id FROM vectors WHERE stamp = ?", (index.stamp,))
+    assert {r["passage_id"] for r in embedded_now} == {p.id for p in after}
 
 
 def test_cancelled_it_leaves_the_passages_as_they_were(ingest, store, chosen, small):
     (document,) = ingest.add([("luật.txt", LAW.encode())])
     ingest.process(document.id)
-    before = store.passages(document.id)
+    before = store.contents.passages(document.id)
     chosen.window = small
     with pytest.raises(Cancelled):
         ingest.recut(document.id, lambda: True)
-    assert store.passages(document.id) == before
+    assert store.contents.passages(document.id) == before
 
 
 def test_what_is_removed_or_read_anew_is_left_alone(ingest, store, chosen, small):
     (document,) = ingest.add([("luật.txt", LAW.encode())])
     ingest.process(document.id)
-    before = store.passages(document.id)
+    before = store.contents.passages(document.id)
     chosen.window = small
     store.take_up_again(document.id)
     ingest.recut(document.id)
-    assert store.passages(document.id) == before
+    assert store.contents.passages(document.id) == before
     ingest.recut("gone")
 
 

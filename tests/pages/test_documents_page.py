@@ -52,7 +52,7 @@ def test_a_folder_is_added_by_its_path_into_the_chosen_collection(open_page, ser
     folder.mkdir()
     text_file(folder, "leave.txt")
     text_file(folder, "empty.txt", "")
-    services.store.add_collection("Work rules")
+    services.store.collections.add("Work rules")
     app = open_page("documents.py")
     app.selectbox(key="add-collection-en").set_value("Work rules")
     next(t for t in app.text_input if t.label == "A file or folder on this PC").input(f'"{folder}"')
@@ -122,7 +122,7 @@ def test_deleting_asks_first_and_can_be_undone(open_page, services, tmp_path):
     assert "1 document is in the trash" in shown(app)
     button(app, "undo-documents").click().run()
     assert [d.id for d in services.store.list()] == [document.id]
-    assert services.store.trash() == ()
+    assert services.store.trash.documents() == ()
 
 
 def test_keeping_a_document_changes_nothing(open_page, services, tmp_path):
@@ -141,13 +141,13 @@ def test_emptying_the_trash_erases_the_file(open_page, services, tmp_path):
     services.ingest.remove(document.id)
     app = open_page("documents.py")
     button(app, "empty-trash").click().run()
-    assert services.store.trash() == ()
+    assert services.store.trash.documents() == ()
     assert not original.exists()
 
 
 def test_a_document_moves_to_another_collection(open_page, services, tmp_path):
     (document,) = add(services, text_file(tmp_path, "leave.txt"))
-    services.store.add_collection("Contracts")
+    services.store.collections.add("Contracts")
     app = open_page("documents.py")
     button(app, f"open-{document.id}").click().run()
     button(app, "do-move").click().run()
@@ -222,7 +222,7 @@ def test_ticks_outlive_the_page_of_the_list_and_only_those_move(open_page, servi
     assert set(app.session_state["ticked"]) == {first.id, last.id}
     app.session_state["pending"] = ("move", app.session_state["ticked"], "bulk")
     app.run()
-    services.store.add_collection("Mới")
+    services.store.collections.add("Mới")
     app.run()
     app.selectbox(key="to-bulk-en").set_value("Mới").run()
     button(app, "yes-bulk").click().run()
@@ -276,10 +276,10 @@ def test_a_deleted_collection_is_undone_with_its_documents(open_page, services, 
     (document,) = add(services, text_file(tmp_path, "a.txt"), collection="Luật")
     removed = services.ingest.remove_collection("Luật")
     app = open_page("documents.py", deleted_documents=removed)
-    assert "Luật" not in {c.name for c in services.store.collections()}
+    assert "Luật" not in {c.name for c in services.store.collections.all()}
     button(app, "undo-documents").click().run()
     assert services.store.get(document.id).deleted_at is None
-    assert {c.name: c.documents for c in services.store.collections()}["Luật"] == 1
+    assert {c.name: c.documents for c in services.store.collections.all()}["Luật"] == 1
 
 
 def test_an_export_tells_where_it_lies_and_an_import_what_it_brought(open_page, services, tmp_path):

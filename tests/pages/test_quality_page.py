@@ -189,7 +189,7 @@ def test_a_folder_that_is_none_is_said(open_page, services):
 
 
 def test_suggestions_are_reviewed_before_they_count(open_page, services, library):
-    passage = services.store.passages(library["Hotel.txt"].id)[0]
+    passage = services.store.contents.passages(library["Hotel.txt"].id)[0]
     from chatbot.types import Source
 
     source = Source(1, passage.id, passage.document_id, "Hotel.txt", None, "", passage.text, 0.9)
@@ -249,7 +249,7 @@ def test_the_sample_questions_fit_the_sample_documents(open_page, services):
 
 
 def test_a_citation_opened_in_the_chat_is_suggested(open_page, services, library):
-    passage = services.store.passages(library["Hotel.txt"].id)[0]
+    passage = services.store.contents.passages(library["Hotel.txt"].id)[0]
     source = Source(1, passage.id, passage.document_id, "Hotel.txt", None, "", passage.text, 0.9)
     for history, text in ((services.history, "hotel price"), (services.incognito, "secret")):
         conversation = history.create()
