@@ -221,7 +221,8 @@ class DocumentStore:
             _insert_row(connection, "documents", {**row, "id": document_id, **counted})
             for page in pages:
                 _insert_row(connection, "pages", {**page, "document_id": document_id})
-            ids = [f"{document_id}-{number}" for number in range(len(passages))]
+            parts = [(passage["path"], passage["text"]) for passage in passages]
+            ids = _passage_ids(document_id, parts, row.get("title", ""))
             for passage_id, passage in zip(ids, passages, strict=True):
                 values = {**passage, "id": passage_id, "document_id": document_id}
                 _insert_row(connection, "passages", values)
@@ -274,7 +275,7 @@ class DocumentStore:
             connection.execute("DELETE FROM pages WHERE document_id = ?", (document_id,))
             connection.execute("DELETE FROM passages WHERE document_id = ?", (document_id,))
             insert_pages(connection, document_id, pages)
-            ids = _passage_ids(document_id, drafts, reading.document.title)
+            ids = _passage_ids(document_id, _parts(drafts), reading.document.title)
             insert_passages(connection, document_id, ids, drafts)
             failpoint("half-committed")
             if vectors is not None:
@@ -326,7 +327,7 @@ class DocumentStore:
         """
         if vectors is not None:
             self.originals.require_room(vectors.nbytes * 2)
-        ids = _passage_ids(document_id, drafts, cut)
+        ids = _passage_ids(document_id, _parts(drafts), cut)
         with self._database.transaction() as connection:
             changed = connection.execute(
                 "UPDATE documents SET passages = ?, cut = ? WHERE id = ? AND state = 'ready'"
@@ -490,8 +491,11 @@ def _same_file(name: str, origin: str | None) -> tuple[str, tuple[str, ...]]:
     return ("origin = ?", (origin,)) if origin else ("origin IS NULL AND name = ?", (name,))
 
 
-def _passage_ids(document_id: str, drafts: Sequence[Draft], made_of: str) -> list[str]:
-    """Other passages, other ids: an index that missed the change can tell."""
-    content = json.dumps([made_of, [[d.path, d.text] for d in drafts]])
-    mark = hashlib.sha256(content.encode()).hexdigest()[:8]
-    return [f"{document_id}-{mark}-{n}" for n in range(len(drafts))]
+def _parts(drafts: Sequence[Draft]) -> list[tuple[str, str]]:
+    return [(draft.path, draft.text) for draft in drafts]
+
+
+def _passage_ids(document_id: str, parts: Sequence[tuple[str, str]], made_of: str) -> list[str]:
+    """Ids for passages of these (path, text): others get others, so an index that missed it can tell."""
+    mark = hashlib.sha256(json.dumps([made_of, parts]).encode()).hexdigest()[:8]
+    return [f"{document_id}-{mark}-{number}" for number in range(len(parts))]

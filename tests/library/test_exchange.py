@@ -150,7 +150,12 @@ def test_any_text_and_any_vectors_arrive(library, tmp_path_factory, contents, di
     export(here.paths.database, here.paths.files, target)
     there.ingest.take_in(target)
     for table in ("pages", "passages", "vectors"):
-        assert rows(there, table) == rows(here, table)
+        assert nameless(rows(there, table)) == nameless(rows(here, table))
+
+
+def nameless(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without the passages' ids, which a library makes from what the passages say."""
+    return [{k: v for k, v in row.items() if k not in ("id", "passage_id")} for row in found]
 
 
 def test_the_same_library_gives_the_same_bytes(full, file, tmp_path):
