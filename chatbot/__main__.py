@@ -78,7 +78,8 @@ def search(
     mode: SearchMode = "hybrid",
     limit: Annotated[int, typer.Option(min=1, max=100)] = 8,
     type_: Annotated[
-        str | None, typer.Option("--type", help="pdf, office, text, …, or a kind such as 'Thông tư'.")
+        str | None,
+        typer.Option("--type", help="pdf, office, text, …, or a kind such as 'Thông tư'."),
     ] = None,
     issued_after: Annotated[str | None, typer.Option(help="Only issued after this day.")] = None,
     in_force_on: Annotated[str | None, typer.Option(help="Only in force on this day.")] = None,
@@ -310,7 +311,9 @@ def evaluate_retrieval(
     strip_accents: Annotated[bool, typer.Option(help="Ask without accents.")] = False,
     limit: Annotated[int | None, typer.Option(help="Only so many questions.")] = None,
     compare: Compare = None,
-    reranker: Annotated[str, typer.Option(help="A cross-encoder that orders the first results.")] = "",
+    reranker: Annotated[
+        str, typer.Option(help="A cross-encoder that orders the first results.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Measure the search on a BEIR-layout folder."""
