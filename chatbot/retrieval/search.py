@@ -223,8 +223,13 @@ def _second_look(asked: str, candidates: Candidates, ranked: Ranked, known: Know
         for hit in (hit for _, hit in leading)
         for passage, name in [known[hit.passage_id]]
     ]
-    scores = fuse(read, [hit.dense for _, hit in leading], candidates.dense_weight)
+    scores = fuse(read, [hit.dense for _, hit in leading], _told_by_meaning(candidates))
     return _followed_by(scores, leading, rest)
+
+
+def _told_by_meaning(candidates: Candidates) -> float:
+    """What similarity counts beside reading: spelling alone finds passages, it does not judge them."""
+    return candidates.dense_weight if candidates.dense_weight >= TRUSTED else 0.0
 
 
 def _followed_by(scores: Sequence[float], leading: Ranked, rest: Ranked) -> Ranked:
