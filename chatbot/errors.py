@@ -194,7 +194,7 @@ class UnsupportedDocument(DocumentError):
     code = "unsupported_document"
     happened = N_("“{name}” is not a kind of file Hearth reads.")
     next_step = N_(
-        "Add PDF, Word (DOCX), Excel (XLSX), PowerPoint (PPTX), OpenDocument, RTF, EPUB, mail (EML), CSV,"
+        "Add PDF, Word (DOCX), Excel (XLSX), PowerPoint (PPTX), OpenDocument, RTF, EPUB, mail (EML, MSG), CSV,"
         " HTML, Markdown, plain text, or a picture (PNG, JPEG, TIFF)."
     )
 

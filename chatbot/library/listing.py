@@ -27,7 +27,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
     "sheet": ("%spreadsheet%", "text/csv"),
     "slides": ("%presentation%",),
     "web": ("text/html",),
-    "mail": ("message/%",),
+    "mail": ("message/%", "application/vnd.ms-outlook"),
     "book": ("application/epub%",),
     "picture": ("image/%",),
 }

@@ -13,6 +13,7 @@ from chatbot.library.readers.epub import read_epub
 from chatbot.library.readers.html import read_html
 from chatbot.library.readers.kinds import Kind, kind_of
 from chatbot.library.readers.mail import ReadAttachment, read_mail
+from chatbot.library.readers.msg import read_msg
 from chatbot.library.readers.opendocument import read_opendocument
 from chatbot.library.readers.pdf import read_pdf
 from chatbot.library.readers.picture import read_picture
@@ -79,4 +80,6 @@ def _read(path: Path, name: str, folder: Path, progress: Progress, depth: int) -
         return _PAGE_BY_PAGE[kind](path, name, progress)
     if kind == "mail":
         return read_mail(path, name, progress, _attachments(folder, progress, depth), depth)
+    if kind == "outlook":
+        return read_msg(path, name, progress, _attachments(folder, progress, depth), depth)
     return read_opendocument(path, name, kind, progress)

@@ -12,14 +12,14 @@ from chatbot.errors import EmptyDocument, UnreadableDocument, UnsupportedDocumen
 from chatbot.i18n import N_
 
 Kind = Literal[
-    "pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "rtf", "html", "mail", "picture", "delimited",
-    "markdown", "text",
+    "pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "rtf", "html", "mail", "outlook", "picture",
+    "delimited", "markdown", "text",
 ]  # fmt: skip
 Rough = Literal["empty", "pdf", "zip", "ole", "rtf", "html", "mail", "picture", "text"]
 
 FILE_TYPES = [
-    "pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "rtf", "html", "htm", "eml", "csv", "tsv", "md",
-    "txt", "png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp",
+    "pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "rtf", "html", "htm", "eml", "msg", "csv", "tsv",
+    "md", "txt", "png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp",
 ]  # fmt: skip
 """What the endings of files that Hearth reads usually are, for choosing files; the content decides."""
 
@@ -69,7 +69,10 @@ def kind_of(path: Path, name: str) -> Kind:
     if rough == "zip":
         return _kind_of_zip(path, name)
     if rough == "ole":
-        if "EncryptedPackage".encode("utf-16-le") in path.read_bytes():
+        raw = path.read_bytes()
+        if "__properties_version1.0".encode("utf-16-le") in raw:
+            return "outlook"  # its reader looks where that stands
+        if "EncryptedPackage".encode("utf-16-le") in raw:
             raise UnreadableDocument(NEEDS_PASSWORD, name=name)
         raise UnsupportedDocument(name=name)
     if rough == "text":

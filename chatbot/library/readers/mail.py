@@ -20,6 +20,7 @@ from chatbot.library.readers.html import compose_html, parse_html
 from chatbot.library.readers.legacy import modernised
 from chatbot.library.readers.picture import NO_TEXT_SEEN
 from chatbot.library.readers.progress import Progress
+from chatbot.library.readers.rtf import parse_rtf
 from chatbot.library.readers.text import TOO_LARGE, decode
 from chatbot.types import ReadDocument
 
@@ -43,6 +44,7 @@ class _Content:
 
     texts: list[Message] = field(default_factory=list)
     pages: list[Message] = field(default_factory=list)
+    rich: list[Message] = field(default_factory=list)
     attached: list[Message] = field(default_factory=list)
 
 
@@ -57,7 +59,7 @@ def read_mail(
         raise UnreadableDocument(TOO_LARGE, name=name)
     raw = path.read_bytes()
     messages = _NEXT_MESSAGE.split(raw) if raw.startswith(b"From ") else [raw]
-    writer = _Writer(name, read_attachment, depth)
+    writer = MailWriter(name, read_attachment, depth)
     subjects = []
     for number, content in enumerate(messages, 1):
         try:
@@ -71,7 +73,9 @@ def read_mail(
     return writer.composer.document("message/rfc822", title, writer.warning)
 
 
-class _Writer:
+class MailWriter:
+    """Writes messages one after the other into `composer`; what had to be left out is in `warning`."""
+
     def __init__(self, name: str, read_attachment: ReadAttachment, depth: int) -> None:
         self.composer = Composer()
         self.warning: str | None = None
@@ -94,7 +98,9 @@ class _Writer:
         content = _Content()
         _sort(message, content)
         if not self._bodies(content.texts, self._text):
-            self._bodies(content.pages, self._page)
+            written = self._bodies(content.pages, self._page)
+            for part in content.rich if not written else ():
+                self._rich(part, level)
         for part in content.attached:
             self._attachment(part, level, depth)
         return subject
@@ -120,6 +126,11 @@ class _Writer:
     def _page(self, part: Message) -> None:
         root, guessed = parse_html(_payload(part), self._name, _charset(part))
         self.warning = notes(self.warning, guessed, compose_html(root, self.composer))
+
+    def _rich(self, part: Message, level: int) -> None:
+        document = parse_rtf(_payload(part))
+        self.composer.append(document, below=level)
+        self.warning = notes(self.warning, document.warning)
 
     def _attachment(self, part: Message, level: int, depth: int) -> None:
         self._attachments += 1
@@ -150,7 +161,7 @@ class _Writer:
 
 
 def _sort(message: Message, content: _Content) -> None:
-    """Which parts are the letter itself, in two versions, and which hang on it."""
+    """Which parts are the letter itself, in up to three versions, and which hang on it."""
     pending = [message]
     while pending:
         part = pending.pop()
@@ -164,6 +175,8 @@ def _sort(message: Message, content: _Content) -> None:
             content.attached.append(part)
         elif kind == "text/html":
             content.pages.append(part)
+        elif kind == "text/rtf" and not part.get_filename():
+            content.rich.append(part)
         elif part.get_content_maintype() == "text" and not part.get_filename():
             content.texts.append(part)
         elif part.get_filename():
@@ -191,15 +204,16 @@ def _shown(value: str) -> str:
     value = _FOLDS.sub("", value)
     raw = value.encode("utf-8", "surrogateescape")
     if not raw.isascii():
-        return _text_of(raw, None)
+        return text_of(raw, None)
     try:
         pieces = decode_header(value)
     except (MessageError, ValueError):
         return value
-    return "".join(p if isinstance(p, str) else _text_of(p, charset) for p, charset in pieces)
+    return "".join(p if isinstance(p, str) else text_of(p, charset) for p, charset in pieces)
 
 
-def _text_of(raw: bytes, charset: str | None) -> str:
+def text_of(raw: bytes, charset: str | None) -> str:
+    """Those bytes of a header as text, for better or worse."""
     try:
         return decode(raw, "", charset)[0]
     except UnreadableDocument:

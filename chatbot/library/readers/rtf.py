@@ -44,8 +44,13 @@ def read_rtf(path: Path, name: str) -> ReadDocument:
     """An RTF file as one page. Raises UnreadableDocument."""
     if path.stat().st_size > MAX_BYTES:
         raise UnreadableDocument(TOO_LARGE, name=name)
+    return parse_rtf(path.read_bytes())
+
+
+def parse_rtf(raw: bytes) -> ReadDocument:
+    """What those bytes of RTF say, as one page."""
     parser = _Parser()
-    parser.run(path.read_bytes())
+    parser.run(raw)
     return parser.document()
 
 
