@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("HEARTH_OFFLINE", "1")
@@ -13,6 +14,11 @@ os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 
 from chatbot.database import Database
 from chatbot.settings import PROJECT, Paths
+
+# The same examples every time and no clock, so that a check fails for a change and never by chance;
+# `--hypothesis-profile default` looks for new ones.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture

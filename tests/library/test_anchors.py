@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pypdfium2
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -99,6 +99,8 @@ letters = st.text("ab\u00ad\x02\ufffe-\u200bế é\u0301ﬁĐ\u3000\x07", min_si
         letters.filter(lambda t: any(c.isalnum() for c in t)).map(str.strip), min_size=1, max_size=8
     )
 )
+@example(lines=["a\x02\x02", "a"])
+@example(lines=["a \x02\x02", "a"])
 def test_boxes_follow_every_repair_of_the_text(lines):
     """Hyphens, ligatures, invisible signs, decomposed letters: a box holds what was drawn in its place."""
     drawn = [Line(t, 50, 500, 700 - 15 * n, 712 - 15 * n) for n, t in enumerate(lines)]

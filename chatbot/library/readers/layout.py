@@ -223,7 +223,7 @@ def _joined(
         places += where
         if drawn and found and _is_cut(drawn[-1], line.text):
             before = drawn.pop()[:-1]
-            cuts.setdefault(len(drawn), []).append(before.rpartition("\x02")[2])
+            cuts.setdefault(len(drawn), []).append(before.rstrip(_HYPHENS).rpartition("\x02")[2])
             found = [f"{before}\x02{found[0]}", *found[1:]]
         drawn += found
     text = " ".join(drawn)
@@ -233,7 +233,11 @@ def _joined(
     cleaned = text.split(" ")
     if len(cleaned) != len(drawn):  # a word of signs that are never seen
         return text, [], []
-    return text, list(_spans(cleaned, cuts)), places
+    spans = zip(_spans(cleaned, cuts), places, strict=True)
+    lettered = [
+        (span, place) for span, place in spans if span[0] < span[1]
+    ]  # not a part of hyphens alone
+    return text, [span for span, _ in lettered], [place for _, place in lettered]
 
 
 def _spans(words: list[str], cuts: dict[int, list[str]]) -> Iterator[tuple[int, int]]:
