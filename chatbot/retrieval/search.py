@@ -298,8 +298,8 @@ def _words_of(text: str) -> frozenset[str]:
 def _strength(asked: str, candidates: Candidates, judged: Ranked, known: Known) -> float:
     """The evidence in the leading passages; of a question in another language, for words that stand for its own."""
     evidence = [_evidence(known[hit.passage_id], hit) for _, hit in judged]
-    trusted = candidates.dense_weight >= TRUSTED
-    near = [hit.dense for hit in candidates.hits if hit.dense is not None] if trusted else []
+    heard = _told_by_meaning(candidates)
+    near = [hit.dense for hit in candidates.hits if hit.dense is not None] if heard else []
     own = strength(asked, candidates.word_weights, evidence, near)
     if not evidence or not candidates.other:
         return own
