@@ -20,6 +20,8 @@ Scope = Literal["only", "also", "none"]
 DocumentState = Literal["waiting", "reading", "ready", "failed"]
 MessageState = Literal["writing", "complete", "stopped", "failed"]
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
+ModelFormat = Literal["gguf", "hf", "pt", "adapter"]
+ModelRole = Literal["chat", "embedder", "reranker"]
 Phase = Literal["queued", "adding", "searching", "loading", "reading", "writing", "done"]
 SearchMode = Literal["hybrid", "lexical", "dense"]
 RelationKind = Literal["amends", "replaces", "repeals", "consolidates"]
@@ -427,10 +429,13 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class ModelArtifact:
-    """One model on disk; `path` is a GGUF file or a model folder."""
+    """One model on disk; `path` is a GGUF file or a model folder.
+
+    Engines run `gguf` and `hf`; `pt` is a folder with a state_dict, `adapter` one that needs its base.
+    """
 
     id: str
-    format: Literal["gguf", "hf"]
+    format: ModelFormat
     path: str
     name: str
     size: int
@@ -439,6 +444,7 @@ class ModelArtifact:
     architecture: str = ""
     parameters: int = 0
     context: int = 0
+    role: ModelRole = "chat"
     manifest: dict[str, Any] = field(default_factory=dict)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+
+from chatbot.types import ModelFormat
 
 _BLOCK = re.compile(r"(?:^|\.)(?:blk|layers|h|blocks)\.(\d+)\.")
 
@@ -49,7 +50,7 @@ class ModelFacts:
     `files` are the names beside `path` (its parent for a GGUF file) that make up the model.
     """
 
-    format: Literal["gguf", "hf"]
+    format: ModelFormat
     path: str
     files: tuple[str, ...]
     name: str

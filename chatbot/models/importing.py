@@ -17,12 +17,11 @@ from chatbot.i18n import N_
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.folder import INDEX, is_inside
 from chatbot.memory.headers import kind_of_file, read_model, split_parts
-from chatbot.models.store import MANIFEST, ModelStore, StoredFile
+from chatbot.models.files import BLOCK, StoredFile, check_room
+from chatbot.models.store import MANIFEST, ModelStore
 from chatbot.settings import sync
 from chatbot.types import ModelArtifact
 
-BLOCK = 4 << 20
-SPARE_DISK = 500_000_000
 COMPANIONS = (".json", ".txt", ".model", ".jinja", ".md")
 MAX_COMPANION = 100_000_000
 
@@ -52,7 +51,7 @@ def import_model(
     total = sum(file.stat().st_size for file in files)
     begun = None
     if not link:
-        _check_disk(store.folder, total)
+        check_room(store.folder, total)
         begun = store.begin()
     reading = _Reading(
         facts.name, total, N_("Checking") if link else N_("Copying"), on_progress, cancelled
@@ -136,12 +135,6 @@ def _is_companion(file: Path) -> bool:
         "NOTICE",
     )
     return known and file.stat().st_size <= MAX_COMPANION
-
-
-def _check_disk(folder: Path, size: int) -> None:
-    free, needed = shutil.disk_usage(folder).free, size + size // 10 + SPARE_DISK
-    if free < needed:
-        raise DiskFullError(f"{needed / 1e9:.1f} GB > {free / 1e9:.1f} GB ({folder}).")
 
 
 class _Reading:

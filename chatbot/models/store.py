@@ -16,16 +16,17 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from chatbot.database import Database
 from chatbot.errors import ModelError, NotFoundError
 from chatbot.i18n import N_
+from chatbot.models.files import StoredFile
 from chatbot.settings import Paths, sync, write_atomically
 from chatbot.text import fold, nfc
-from chatbot.types import ModelArtifact
+from chatbot.types import ModelArtifact, ModelFormat, ModelRole
 
 if TYPE_CHECKING:
     from chatbot.memory.facts import ModelFacts
@@ -38,16 +39,6 @@ REMOVED = ".removed-"
 State = Literal["ready", "missing", "changed"]
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 _SAYS_NOTHING = re.compile(r"(ggml-)?model([-_.].*)?|sha256[-:].*|[0-9a-f]{32,}", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """One file of a model: its name in the folder, bytes, SHA-256, and when it was last changed."""
-
-    name: str
-    size: int
-    sha256: str
-    modified_ns: int
 
 
 class ModelStore:
@@ -82,7 +73,7 @@ class ModelStore:
 
     def state(self, model: ModelArtifact) -> State:
         """Whether its files are where they were: ready, missing, or changed since they were added."""
-        home = Path(model.path) if model.format == "hf" else Path(model.path).parent
+        home = home_of(model)
         for file in model.manifest.get("files", ()):
             try:
                 found = (home / file["name"]).stat()
@@ -101,13 +92,22 @@ class ModelStore:
         return folder
 
     def add(
-        self, facts: ModelFacts, files: Sequence[StoredFile], begun: Path | None = None
+        self,
+        facts: ModelFacts,
+        files: Sequence[StoredFile],
+        begun: Path | None = None,
+        *,
+        name: str = "",
+        role: ModelRole = "chat",
+        **notes: Any,
     ) -> ModelArtifact:
         """Take a model into the list: linked where `facts` found it, or copied into the folder `begun`.
 
-        The same content twice is one model; a copy takes the place of a link to it.
+        The same content twice is one model; a copy takes the place of a link to it. `notes` become
+        entries of the manifest: `origin` (hub repository and commit), `made` (the step that made it and
+        its figures), `verdict`, …
         """
-        name, digest = nfc(_name(facts)), _digest(files)
+        name, digest = nfc(name or _name(facts)), _digest(files)
         for model in self._with_content(digest):
             if self.state(model) == "ready" and (begun is None or not model.linked):
                 if begun is not None:
@@ -117,7 +117,7 @@ class ModelStore:
         if begun is None and (before := self.linked_from(Path(facts.path))):
             self.remove(before.id)  # the file there is another one now
         model_id = f"{_slug(name)}-{digest[:8]}"
-        manifest = _manifest(model_id, name, facts, files, linked=begun is None)
+        manifest = _manifest(model_id, name, facts, files, role=role, linked=begun is None) | notes
         unfinished = begun or self.begin()
         write_atomically(unfinished / MANIFEST, json.dumps(manifest, ensure_ascii=False).encode())
         home = self.folder / model_id
@@ -128,6 +128,15 @@ class ModelStore:
         model = _from_manifest(manifest, home)
         self._insert(model)
         return model
+
+    def note(self, model_id: str, **notes: Any) -> ModelArtifact:
+        """The model with these entries of its manifest written anew, such as `verdict` or `bench`."""
+        model = self.get(model_id)
+        home, manifest = self.folder / model.id, {**model.manifest, **notes}
+        write_atomically(home / MANIFEST, json.dumps(manifest, ensure_ascii=False).encode())
+        noted = _from_manifest(manifest, home)
+        self._insert(noted)
+        return noted
 
     def remove(self, model_id: str) -> None:
         """Take a model off the list; its copy is deleted, a linked original stays untouched."""
@@ -164,13 +173,19 @@ class ModelStore:
             _insert(connection, model)
 
 
+def home_of(model: ModelArtifact) -> Path:
+    """The folder that holds the model's files."""
+    return Path(model.path).parent if model.format == "gguf" else Path(model.path)
+
+
 def _insert(connection: sqlite3.Connection, model: ModelArtifact) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO models (id, format, path, name, size, linked, architecture,"
-        " parameters, context, manifest, added_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO models (id, format, role, path, name, size, linked, architecture,"
+        " parameters, context, manifest, added_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             model.id,
             model.format,
+            model.role,
             model.path,
             model.name,
             model.size,
@@ -188,6 +203,7 @@ def _artifact(row: sqlite3.Row) -> ModelArtifact:
     return ModelArtifact(
         id=row["id"],
         format=row["format"],
+        role=row["role"],
         path=row["path"],
         name=row["name"],
         size=row["size"],
@@ -201,13 +217,20 @@ def _artifact(row: sqlite3.Row) -> ModelArtifact:
 
 
 def _manifest(
-    model_id: str, name: str, facts: ModelFacts, files: Sequence[StoredFile], *, linked: bool
+    model_id: str,
+    name: str,
+    facts: ModelFacts,
+    files: Sequence[StoredFile],
+    *,
+    role: ModelRole,
+    linked: bool,
 ) -> dict[str, Any]:
     return {
         "version": 1,
         "id": model_id,
         "name": name,
         "format": facts.format,
+        "role": role,
         "linked": linked,
         "source": facts.path,
         "added_at": time.time(),
@@ -219,10 +242,7 @@ def _manifest(
         "quantisation": facts.quantisation,
         "types": facts.size_by_type(),
         "chat_template": facts.chat_template,
-        "files": [
-            {"name": f.name, "size": f.size, "sha256": f.sha256, "modified_ns": f.modified_ns}
-            for f in files
-        ],
+        "files": [asdict(file) for file in files],
     }
 
 
@@ -231,11 +251,12 @@ def _from_manifest(manifest: dict[str, Any], home: Path) -> ModelArtifact:
     path = Path(manifest["source"]) if manifest["linked"] else home
     if not manifest["linked"] and manifest["format"] == "gguf":
         path = home / manifest["files"][0]["name"]
-    if manifest["format"] not in ("gguf", "hf") or manifest["id"] != home.name:
+    if manifest["format"] not in get_args(ModelFormat) or manifest["id"] != home.name:
         raise ValueError("the manifest belongs to another model")
     return ModelArtifact(
         id=manifest["id"],
         format=manifest["format"],
+        role=manifest.get("role", "chat"),
         path=str(path),
         name=manifest["name"],
         size=sum(file["size"] for file in manifest["files"]),

@@ -1,0 +1,66 @@
+"""A model's files: their hashes, and the room they need."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from chatbot.errors import DiskFullError
+
+BLOCK = 4 << 20
+SPARE_DISK = 500_000_000
+
+
+class Report(Protocol):
+    """Takes how far a step is (0..1) and what it does now. Raises Cancelled when nobody wants it any more."""
+
+    def __call__(self, fraction: float, message: str = "", **values: Any) -> None:
+        """`message` is an English msgid (N_); `values` fill its {places} once it is translated."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of a model: its name in the folder, bytes, SHA-256, and when it was last changed."""
+
+    name: str
+    size: int
+    sha256: str
+    modified_ns: int
+
+
+def stored(file: Path, name: str = "", read: Callable[[int], None] | None = None) -> StoredFile:
+    """The file with its SHA-256; `read` hears how many bytes were read, block by block."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(BLOCK):
+            digest.update(block)
+            if read:
+                read(len(block))
+    found = file.stat()
+    return StoredFile(name or file.name, found.st_size, digest.hexdigest(), found.st_mtime_ns)
+
+
+def all_stored(
+    folder: Path, names: Iterable[str], report: Report, message: str
+) -> list[StoredFile]:
+    """Those files of a folder with their SHA-256, reported as one piece of work from 0 to 1."""
+    files = [folder / name for name in names]
+    total, done = sum(file.stat().st_size for file in files), 0
+
+    def read(size: int) -> None:
+        nonlocal done
+        done += size
+        report(done / max(total, 1), message)
+
+    return [stored(file, file.relative_to(folder).as_posix(), read) for file in files]
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise DiskFullError unless the disk of `folder` takes `size` bytes and some more."""
+    free, needed = shutil.disk_usage(folder).free, size + size // 10 + SPARE_DISK
+    if free < needed:
+        raise DiskFullError(f"{needed / 1e9:.1f} GB > {free / 1e9:.1f} GB ({folder}).")
