@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gettext
 import io
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from chatbot.types import Language
 
@@ -47,6 +49,22 @@ def translate(text: str, language: Language) -> str:
 def translate_plural(singular: str, plural: str, count: int, language: Language) -> str:
     """The right form for `count`, with {count} filled in."""
     return catalogue(language).ngettext(singular, plural, count).format(count=count)
+
+
+def filled(message: str, values: Mapping[str, Any], language: Language) -> str:
+    """That msgid in the language with its {places} filled: numbers as the language writes them, msgids translated."""
+    shown = {
+        name: figure(value, language)
+        if isinstance(value, float)
+        else translate(value, language)
+        if isinstance(value, str)
+        else value
+        for name, value in values.items()
+    }
+    try:
+        return translate(message, language).format_map(shown)
+    except (KeyError, IndexError, ValueError):  # said by an older version, with other places
+        return translate(message, language)
 
 
 def figure(value: float, language: Language) -> str:

@@ -1,8 +1,9 @@
-"""Long work that outlives a page: a queue in SQLite, worked through by one thread.
+"""Long work that outlives a page: queues in SQLite, each worked through by one thread.
 
 A job is a kind and its parameters; the function registered for the kind does the work, mostly by
-talking to a child process at the lowest priority. Jobs that were waiting or running when Hearth ended
-start again, so their functions must be able to go on from what is already stored.
+talking to a child process at the lowest priority. Kinds share a lane or have their own, so that an
+hour's work on a model lets a document be read meanwhile. Jobs that were waiting or running when Hearth
+ended start again, so their functions must be able to go on from what is already stored.
 """
 
 from __future__ import annotations
@@ -12,33 +13,43 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 from chatbot.database import Database
 from chatbot.errors import Cancelled, ChatbotError, NotFoundError
 from chatbot.i18n import N_
-from chatbot.types import Job
+from chatbot.types import Job, JobStep
 
 log = logging.getLogger(__name__)
 
 _KEPT = 200
+_LOG_LINES = 200
 _PROGRESS_SECONDS = 0.3
 _AGAIN_SECONDS = 2.0
 
 
 class JobContext:
-    """What a running job may do: report, and see whether it was cancelled."""
+    """What a running job may do: report, go through its steps, and see whether it was cancelled."""
 
     def __init__(self, jobs: Jobs, job: Job) -> None:
         self.job = job
+        self.paused = False
         self._jobs = jobs
         self._cancelled = threading.Event()
         self._reported_at = 0.0
+        self._steps = list(job.steps)
 
     @property
     def cancelled(self) -> bool:
         return self._cancelled.is_set()
+
+    @property
+    def steps(self) -> tuple[JobStep, ...]:
+        """The steps as they stand; those done before a restart stay done."""
+        return tuple(self._steps)
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -52,43 +63,133 @@ class JobContext:
             self._reported_at = now
             self._jobs.update(self.job.id, progress=progress, message=message)
 
+    @contextmanager
+    def step(self, number: int) -> Iterator[StepContext]:
+        """Do that step: it is running inside the block, done after it, failed when the block raises.
+
+        What ends with Cancelled, paused work too, waits to be done again.
+        """
+        began = time.monotonic()
+        self._say(number, state="running", progress=0.0, message="", values={})
+        try:
+            if self.cancelled:
+                raise Cancelled
+            yield StepContext(self, number, began)
+        except Cancelled:
+            self._say(number, state="waiting", progress=0.0, seconds=time.monotonic() - began)
+            raise
+        except BaseException:
+            self._say(number, state="failed", seconds=time.monotonic() - began)
+            raise
+        self._say(number, state="done", progress=1.0, seconds=time.monotonic() - began)
+
+    def _say(self, number: int, **values: Any) -> None:
+        """Store what is new about a step, with the job's own progress and a line in the log."""
+        before = self._steps[number]
+        step = self._steps[number] = replace(before, **values)
+        row: dict[str, Any] = {
+            "steps": _steps_json(self._steps),
+            "progress": sum(s.progress * s.weight for s in self._steps)
+            / max(sum(s.weight for s in self._steps), 1e-9),
+        }
+        if step.message and step.message != before.message:
+            line = json.dumps([time.time(), step.name, step.message, step.values], default=str)
+            log = self._jobs.job(self.job.id).log
+            row["log"] = "\n".join([*log.splitlines()[1 - _LOG_LINES :], line])
+        self._jobs.update(self.job.id, **row)
+
+
+class StepContext:
+    """One running step: call it to report, as a step of a model does."""
+
+    def __init__(self, job: JobContext, number: int, began: float) -> None:
+        self._job = job
+        self._number = number
+        self._began = began
+        self._reported_at = 0.0
+
+    def __call__(self, fraction: float, message: str = "", **values: Any) -> None:
+        """How far the step is (0..1) and what it does, a msgid and its values. Raises Cancelled."""
+        if self._job.cancelled:
+            raise Cancelled
+        now = time.monotonic()
+        if now - self._reported_at < _PROGRESS_SECONDS:
+            return
+        self._reported_at = now
+        known = self._job.steps[self._number]
+        self._job._say(
+            self._number,
+            progress=min(max(fraction, 0.0), 1.0),
+            message=message or known.message,
+            values=values if message else known.values,
+            seconds=now - self._began,
+        )
+
+    def say(self, message: str, **values: Any) -> None:
+        """A sentence that stays with the step, and in the log."""
+        self._job._say(self._number, message=message, values=values)
+
+    def made(self, model: str) -> None:
+        """The step made or took in that model: known from now on, also after a restart."""
+        self._job._say(self._number, model=model)
+
 
 Work = Callable[[JobContext], str | None]
 """Does one job; returns a closing message for the person, or None."""
 
 
 class Jobs:
-    """The queue: `register` kinds, `start`, then `submit`."""
+    """The queues: `register` kinds, `start`, then `submit`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._kinds: dict[str, Work] = {}
-        self._running: JobContext | None = None
+        self._lanes: dict[str, str] = {}
+        self._running: dict[str, JobContext] = {}
         self._wake = threading.Condition()
         self._closing = False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
-    def register(self, kind: str, work: Work) -> None:
+    def register(self, kind: str, work: Work, lane: str = "") -> None:
+        """`work` does the jobs of that kind; jobs of one lane are done one after another."""
         self._kinds[kind] = work
+        self._lanes[kind] = lane
 
     def start(self) -> None:
         """Take up what was left unfinished, then wait for more."""
         self._database.execute(
             "UPDATE jobs SET state = 'waiting', progress = NULL WHERE state = 'running'"
         )
-        self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
-        self._thread.start()
+        for lane in dict.fromkeys(self._lanes.values()):
+            name = f"jobs-{lane}" if lane else "jobs"
+            thread = threading.Thread(target=self._work, args=(lane,), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
-    def submit(self, kind: str, title: str, params: dict[str, Any] | None = None) -> Job:
+    def submit(
+        self,
+        kind: str,
+        title: str,
+        params: dict[str, Any] | None = None,
+        steps: Sequence[JobStep] = (),
+    ) -> Job:
         """Queue a piece of work."""
         if kind not in self._kinds:
             raise KeyError(kind)
         now = time.time()
         job_id = uuid.uuid4().hex
         self._database.execute(
-            "INSERT INTO jobs (id, kind, state, title, params, created_at, updated_at)"
-            " VALUES (?, ?, 'waiting', ?, ?, ?, ?)",
-            (job_id, kind, title, json.dumps(params or {}, ensure_ascii=False), now, now),
+            "INSERT INTO jobs (id, kind, state, title, params, steps, created_at, updated_at)"
+            " VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?)",
+            (
+                job_id,
+                kind,
+                title,
+                json.dumps(params or {}, ensure_ascii=False),
+                _steps_json(steps),
+                now,
+                now,
+            ),
         )
         with self._wake:
             self._wake.notify_all()
@@ -112,14 +213,39 @@ class Jobs:
         ]
 
     def cancel(self, job_id: str) -> None:
-        """Ask a job to end; a waiting one never starts."""
-        with self._wake:
-            if self._running and self._running.job.id == job_id:
-                self._running.cancel()
-                return
-        changed = self._database.execute(
-            "UPDATE jobs SET state = 'cancelled', updated_at = ? WHERE id = ? AND state = 'waiting'",
+        """Ask a job to end; a waiting or paused one never starts."""
+        self._stop(job_id, "cancelled")
+
+    def pause(self, job_id: str) -> None:
+        """Ask a job to end for now; `again` goes on with it."""
+        self._stop(job_id, "paused")
+
+    def again(self, job_id: str) -> None:
+        """Queue a paused, failed or cancelled job once more; its finished steps stay done."""
+        self._database.execute(
+            "UPDATE jobs SET state = 'waiting', progress = NULL, error = NULL, updated_at = ?"
+            " WHERE id = ? AND state IN ('paused', 'failed', 'cancelled')",
             (time.time(), job_id),
+        )
+        with self._wake:
+            self._wake.notify_all()
+
+    def remove(self, job_id: str) -> None:
+        """Take a job that has ended off the list."""
+        self._database.execute(
+            "DELETE FROM jobs WHERE id = ? AND state IN ('done', 'failed', 'cancelled')", (job_id,)
+        )
+
+    def _stop(self, job_id: str, state: str) -> None:
+        with self._wake:
+            for running in self._running.values():
+                if running.job.id == job_id:
+                    running.paused = state == "paused"
+                    running.cancel()
+                    return
+        changed = self._database.execute(
+            "UPDATE jobs SET state = ?, updated_at = ? WHERE id = ? AND state IN ('waiting', 'paused')",
+            (state, time.time(), job_id),
         )
         if not changed:
             self.job(job_id)
@@ -141,20 +267,20 @@ class Jobs:
         )
 
     def close(self) -> None:
-        """End the running job; it starts again with the next Hearth."""
+        """End the running jobs; they start again with the next Hearth."""
         with self._wake:
             self._closing = True
-            if self._running:
-                self._running.cancel()
+            for running in self._running.values():
+                running.cancel()
             self._wake.notify_all()
-        if self._thread:
-            self._thread.join(10)
+        for thread in self._threads:
+            thread.join(10)
 
-    def _work(self) -> None:
+    def _work(self, lane: str) -> None:
         while True:
             with self._wake:
                 try:
-                    job = None if self._closing else self._next()
+                    job = None if self._closing else self._next(lane)
                 except (
                     ChatbotError
                 ) as error:  # a full disk or a locked file passes; the queue stays
@@ -166,10 +292,10 @@ class Jobs:
                         return
                     self._wake.wait()
                     continue
-                context = self._running = JobContext(self, job)
+                context = self._running[lane] = JobContext(self, job)
             self._end(job.id, **self._outcome(job, context))
             with self._wake:
-                self._running = None
+                del self._running[lane]
                 self._wake.notify_all()
 
     def _outcome(self, job: Job, context: JobContext) -> dict[str, Any]:
@@ -178,8 +304,9 @@ class Jobs:
             self.update(job.id, state="running", progress=None)
             message = self._kinds[job.kind](context)
         except Cancelled:
-            # Closing Hearth is not the person's cancel: the job is taken up again next time.
-            return {"state": "waiting" if self._closing else "cancelled", "progress": None}
+            if self._closing:  # which is not the person's cancel: it is taken up again next time
+                return {"state": "waiting", "progress": None}
+            return {"state": "paused" if context.paused else "cancelled"}
         except ChatbotError as error:
             return {"state": "failed", "error": error.to_json()}
         except Exception as error:  # kept in the job's row and the log; the queue goes on
@@ -194,7 +321,7 @@ class Jobs:
             try:
                 self.update(job_id, **values)
                 self._database.execute(
-                    "DELETE FROM jobs WHERE state NOT IN ('waiting', 'running') AND id NOT IN"
+                    "DELETE FROM jobs WHERE state NOT IN ('waiting', 'running', 'paused') AND id NOT IN"
                     " (SELECT id FROM jobs ORDER BY created_at DESC LIMIT ?)",
                     (_KEPT,),
                 )
@@ -206,11 +333,11 @@ class Jobs:
                 if self._wake.wait_for(lambda: self._closing, _AGAIN_SECONDS):
                     return
 
-    def _next(self) -> Job | None:
+    def _next(self, lane: str) -> Job | None:
         for row in self._database.rows(
             "SELECT * FROM jobs WHERE state = 'waiting' ORDER BY created_at, rowid"
         ):
-            if row["kind"] in self._kinds:
+            if self._lanes.get(row["kind"]) == lane:
                 return _job(row)
         return None
 
@@ -227,7 +354,13 @@ def _job(row: Any) -> Job:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         params=json.loads(row["params"]),
+        steps=tuple(JobStep(**step) for step in json.loads(row["steps"])),
+        log=row["log"],
     )
+
+
+def _steps_json(steps: Sequence[JobStep]) -> str:
+    return json.dumps([asdict(step) for step in steps], ensure_ascii=False, default=str)
 
 
 def error_of(job: Job) -> ChatbotError | None:

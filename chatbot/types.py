@@ -19,7 +19,8 @@ Scope = Literal["only", "also", "none"]
 
 DocumentState = Literal["waiting", "reading", "ready", "failed"]
 MessageState = Literal["writing", "complete", "stopped", "failed"]
-JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
+JobState = Literal["waiting", "running", "paused", "done", "failed", "cancelled"]
+StepState = Literal["waiting", "running", "done", "failed"]
 ModelFormat = Literal["gguf", "hf", "pt", "adapter"]
 ModelRole = Literal["chat", "embedder", "reranker"]
 Phase = Literal["queued", "adding", "searching", "loading", "reading", "writing", "done"]
@@ -449,8 +450,26 @@ class ModelArtifact:
 
 
 @dataclass(frozen=True, slots=True)
+class JobStep:
+    """One step of long work; `message` is a msgid that `values` fill in, `weight` its share of the whole."""
+
+    name: str
+    state: StepState = "waiting"
+    progress: float = 0.0
+    message: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    model: str | None = None
+    """Id of the model that the step made or took in."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """A piece of long work; `progress` 0..1 or None when it cannot be told."""
+    """A piece of long work; `progress` 0..1 or None when it cannot be told.
+
+    `log` holds its last lines, each a JSON list: seconds since the epoch, step, msgid, values.
+    """
 
     id: str
     kind: str
@@ -462,3 +481,5 @@ class Job:
     created_at: float
     updated_at: float
     params: dict[str, Any] = field(default_factory=dict)
+    steps: tuple[JobStep, ...] = ()
+    log: str = ""

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from chatbot.database import Database
-from chatbot.errors import DiskFullError, NotFoundError
+from chatbot.errors import DiskFullError, ModelError, NotFoundError
 from chatbot.jobs import Jobs
+from chatbot.types import JobStep
 
 
 @pytest.fixture
@@ -137,3 +138,66 @@ def test_a_queue_that_cannot_be_read_for_a_moment_is_read_again(jobs, database, 
     job = jobs.submit("work", "Việc", {})
     assert failed.wait(10)
     assert jobs.wait(job.id, 10).state == "done"
+
+
+def test_lanes_do_not_wait_for_each_other(jobs):
+    free = threading.Event()
+
+    def long(context):
+        while not free.is_set():
+            context.report(None)
+
+    jobs.register("long", long, lane="models")
+    jobs.register("short", lambda _c: "xong")
+    jobs.start()
+    first, second = jobs.submit("long", "lâu"), jobs.submit("short", "nhanh")
+    assert jobs.wait(second.id, 10).state == "done"
+    assert jobs.job(first.id).state == "running"
+    free.set()
+    assert jobs.wait(first.id, 10).state == "done"
+
+
+def test_steps_done_stay_done_when_a_job_is_paused_failed_and_begun_again(jobs, monkeypatch):
+    monkeypatch.setattr("chatbot.jobs._PROGRESS_SECONDS", 0.0)
+    done, trouble, reached = [], [ModelError("no", name="m")], threading.Event()
+
+    def work(context):
+        for number, step in enumerate(context.steps):
+            if step.state == "done":
+                continue
+            with context.step(number) as report:
+                report(0.5, "Checking {name}", name=step.name)
+                if step.name == "second" and trouble:
+                    raise trouble.pop()
+                while step.name == "third" and not reached.is_set():
+                    reached.set()
+                    while True:
+                        report(0.5)
+                report.made(f"model-{step.name}")
+                done.append(step.name)
+
+    jobs.register("chain", work)
+    jobs.start()
+    steps = [JobStep("first", weight=2), JobStep("second"), JobStep("third")]
+    job = jobs.wait(jobs.submit("chain", "ba bước", {}, steps).id, 10)
+    assert job.state == "failed"
+    assert [step.state for step in job.steps] == ["done", "failed", "waiting"]
+    assert job.steps[0].model == "model-first"
+    assert job.progress == pytest.approx((2 + 0.5) / 4)
+    assert json.loads(job.log.splitlines()[0])[1:] == [
+        "first",
+        "Checking {name}",
+        {"name": "first"},
+    ]
+
+    jobs.again(job.id)
+    assert reached.wait(10)
+    jobs.pause(job.id)
+    paused = jobs.wait(job.id, 10)
+    assert (paused.state, paused.steps[2].state) == ("paused", "waiting")
+
+    jobs.again(job.id)
+    ended = jobs.wait(job.id, 10)
+    assert (ended.state, ended.error, done) == ("done", None, ["first", "second", "third"])
+    jobs.remove(job.id)
+    assert jobs.list() == []
