@@ -13,8 +13,9 @@ import struct
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeGuard
 
-from chatbot.errors import BrokenModel, ModelError
+from chatbot.errors import BrokenModel
 from chatbot.i18n import N_
+from chatbot.memory import pickles
 from chatbot.memory.facts import Layer, ModelFacts, Tensor
 
 MAX_HEADER = 100_000_000  # the safetensors format's own limit
@@ -31,37 +32,44 @@ SETTINGS_FILES = (
     "preprocessor_config.json",
 )  # fmt: skip
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 
-_NO_JSON = N_("{part} is not readable JSON.")
+NO_JSON = N_("{part} is not readable JSON.")
 _ODD_FIGURE = N_("config.json gives no usable number for {part}.")
 _CODE = N_("it asks for program code of its own ({part}), and Hearth never runs a model's code.")
-_LEAVES = N_("{part} points outside the model's folder.")
-_ABSENT = N_("the file {part} is missing; the copy is incomplete.")
+LEAVES = N_("{part} points outside the model's folder.")
+ABSENT = N_("the file {part} is missing; the copy is incomplete.")
+_NO_WEIGHTS = N_("the folder holds no weights (.safetensors).")
 _BAD_HEADER = N_("the header of {part} is malformed or does not match the file's size.")
 
 
 def read_folder(folder: Path) -> ModelFacts:
     """What the model in that folder is. Raises BrokenModel, or ModelError for what cannot be used yet."""
-    config = _settings(folder)
-    files = weight_files(folder)
-    tensors = [tensor for file in files for tensor in read_safetensors(folder / file)]
+    config = safe_settings(folder, "config.json")
+    pickled = pickle_files(folder)
+    files = pickled or weight_files(folder)
+    if pickled:
+        kind = pickles.kind_in(config)
+        tensors = [t for file in files for t in pickles.read_storages(folder / file, kind)]
+    else:
+        tensors = [tensor for file in files for tensor in read_safetensors(folder / file)]
+    if not any(tensor.elements for tensor in tensors):
+        raise BrokenModel(_NO_WEIGHTS, name=folder.name)
     if len({tensor.name for tensor in tensors}) < len(tensors):
         raise BrokenModel(N_("two of its tensors have the same name."), name=folder.name)
-    if (folder / INDEX).exists():
-        mapped = set(_weight_map(folder))
+    if not pickled and (folder / INDEX).exists():
+        mapped = set(_weight_map(folder, INDEX))
         if missing := mapped - {tensor.name for tensor in tensors}:
-            raise BrokenModel(_ABSENT, name=folder.name, part=min(missing))
+            raise BrokenModel(ABSENT, name=folder.name, part=min(missing))
     figures = _Figures({**config, **_text_part(config)}, folder.name)
     return ModelFacts(
-        format="hf",
+        format="pt" if pickled else "hf",
         path=str(folder),
         files=tuple(files),
         name=name_of(folder),
         architecture=str(config.get("model_type", "")),
         writes_text=_writes_text(config),
-        quantisation=_main_type(tensors),
+        quantisation=main_type(tensors),
         context=figures.number(
             "max_position_embeddings", "n_positions", "max_seq_len", default=2048
         ),
@@ -72,9 +80,9 @@ def read_folder(folder: Path) -> ModelFacts:
         ),
         layers=figures.layers(),
         tensors=tuple(tensors),
-        chat_template=_has_template(folder),
+        chat_template=has_template(folder),
         tokenizer=any((folder / name).is_file() for name in TOKENIZERS),
-        tied=not any(tensor.name.startswith(("lm_head.", "output.")) for tensor in tensors),
+        tied=_tied(config) if pickled else not _has_head(tensors),
         quantised_by=_quantised_by(config),
     )
 
@@ -118,24 +126,43 @@ def read_safetensors(file: Path) -> list[Tensor]:
 def weight_files(folder: Path) -> list[str]:
     """The names of the safetensors files that make up the model. Raises BrokenModel when one is absent."""
     if (folder / INDEX).exists():
-        names = sorted(set(_weight_map(folder).values()))
-        for name in names:
-            if not _is_plain(name):
-                raise BrokenModel(_LEAVES, name=folder.name, part=name[:100])
+        names = _indexed(folder, INDEX, (".safetensors",))
     else:
         names = sorted(file.name for file in folder.glob("*.safetensors"))
         if "model.safetensors" in names:
             names = ["model.safetensors"]
         elif len(names) > 1 or any(_SHARD.search(name) for name in names):
-            raise BrokenModel(_ABSENT, name=folder.name, part=INDEX)
+            raise BrokenModel(ABSENT, name=folder.name, part=INDEX)
     if not names:
-        raise _without_weights(folder)
+        raise BrokenModel(_NO_WEIGHTS, name=folder.name)
+    return _checked(folder, names)
+
+
+def pickle_files(folder: Path) -> list[str]:
+    """The names of the PyTorch files (.bin, .pt) with the weights; none where there are safetensors."""
+    if (folder / INDEX).exists() or any(folder.glob("*.safetensors")):
+        return []
+    if (folder / pickles.INDEX).exists():
+        return _checked(folder, _indexed(folder, pickles.INDEX, pickles.SUFFIXES))
+    chosen = pickles.choose(folder)
+    return _checked(folder, [chosen]) if chosen else []
+
+
+def _indexed(folder: Path, index: str, suffixes: tuple[str, ...]) -> list[str]:
+    names = sorted(set(_weight_map(folder, index).values()))
+    for name in names:
+        if not _is_plain(name, suffixes):
+            raise BrokenModel(LEAVES, name=folder.name, part=name[:100])
+    return names
+
+
+def _checked(folder: Path, names: list[str]) -> list[str]:
     for name in names:
         file = folder / name
         if not file.is_file():
-            raise BrokenModel(_ABSENT, name=folder.name, part=name)
+            raise BrokenModel(ABSENT, name=folder.name, part=name)
         if not is_inside(file, folder):
-            raise BrokenModel(_LEAVES, name=folder.name, part=name)
+            raise BrokenModel(LEAVES, name=folder.name, part=name)
     return names
 
 
@@ -153,12 +180,12 @@ def read_json(file: Path) -> Any:
     """A JSON file of a model folder. Raises BrokenModel."""
     try:
         if file.stat().st_size > MAX_JSON:
-            raise BrokenModel(_NO_JSON, name=file.parent.name, part=file.name)
+            raise BrokenModel(NO_JSON, name=file.parent.name, part=file.name)
         return json.loads(file.read_bytes(), object_pairs_hook=_without_doubles)
     except OSError as error:
         raise BrokenModel(str(error), name=file.parent.name) from error
     except (ValueError, RecursionError) as error:
-        raise BrokenModel(_NO_JSON, name=file.parent.name, part=file.name) from error
+        raise BrokenModel(NO_JSON, name=file.parent.name, part=file.name) from error
 
 
 def name_of(folder: Path) -> str:
@@ -168,26 +195,26 @@ def name_of(folder: Path) -> str:
     return folder.name
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """config.json, after every settings file was searched for what could run code."""
+def safe_settings(folder: Path, wanted: str) -> dict[str, Any]:
+    """That settings file of the folder, after every one of them was searched for what could run code."""
     config: Any = None
     for file in sorted(folder.glob("*.py")):
         raise BrokenModel(_CODE, name=folder.name, part=file.name)
-    for name in SETTINGS_FILES:
+    for name in dict.fromkeys((*SETTINGS_FILES, wanted)):
         file = folder / name
         if not file.exists():
             continue
         if not is_inside(file, folder):
-            raise BrokenModel(_LEAVES, name=folder.name, part=name)
+            raise BrokenModel(LEAVES, name=folder.name, part=name)
         settings = read_json(file)
         if key := _key_for_code(settings):
             raise BrokenModel(_CODE, name=folder.name, part=f"{name}: {key}")
-        if name == "config.json":
+        if name == wanted:
             config = settings
     if config is None:
-        raise BrokenModel(_ABSENT, name=folder.name, part="config.json")
+        raise BrokenModel(ABSENT, name=folder.name, part=wanted)
     if not isinstance(config, dict):
-        raise BrokenModel(_NO_JSON, name=folder.name, part="config.json")
+        raise BrokenModel(NO_JSON, name=folder.name, part=wanted)
     return config
 
 
@@ -206,34 +233,24 @@ def _key_for_code(settings: Any) -> str | None:
     return None
 
 
-def _weight_map(folder: Path) -> dict[str, str]:
-    index = read_json(folder / INDEX)
-    found = index.get("weight_map") if isinstance(index, dict) else None
+def _weight_map(folder: Path, index: str) -> dict[str, str]:
+    if not is_inside(folder / index, folder):
+        raise BrokenModel(LEAVES, name=folder.name, part=index)
+    content = read_json(folder / index)
+    found = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise BrokenModel(_NO_JSON, name=folder.name, part=INDEX)
+        raise BrokenModel(NO_JSON, name=folder.name, part=index)
     return found
 
 
-def _is_plain(name: str) -> bool:
-    """Whether it is a bare safetensors file name on every system: no folder, drive, share or stream."""
+def _is_plain(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether it is a bare file name on every system, of that kind: no folder, drive, share or stream."""
     return (
-        name.endswith(".safetensors")
+        name.endswith(suffixes)
         and not set(name) & set('/\\:*?"<>|\0')
         and PurePosixPath(name).name == name == PureWindowsPath(name).name
         and all(character.isprintable() for character in name)
     )
-
-
-def _without_weights(folder: Path) -> ModelError:
-    if any(file.suffix.lower() in PICKLES for file in folder.iterdir()):
-        return BrokenModel(
-            N_(
-                "its weights are pickle files (.bin, .pt), which can run code when opened. "
-                "Save the model as safetensors (save_pretrained does) and import that folder."
-            ),
-            name=folder.name,
-        )
-    return BrokenModel(N_("the folder holds no weights (.safetensors)."), name=folder.name)
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -269,6 +286,14 @@ def _text_part(config: dict[str, Any]) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
+def _tied(config: dict[str, Any]) -> bool:
+    return config.get("tie_word_embeddings") is True
+
+
+def _has_head(tensors: list[Tensor]) -> bool:
+    return any(tensor.name.startswith(("lm_head.", "output.")) for tensor in tensors)
+
+
 def _writes_text(config: dict[str, Any]) -> bool:
     names = config.get("architectures")
     return isinstance(names, list) and any(
@@ -284,7 +309,8 @@ def _quantised_by(config: dict[str, Any]) -> str:
     return str(settings.get("quant_method", "?")) if isinstance(settings, dict) else "?"
 
 
-def _has_template(folder: Path) -> bool:
+def has_template(folder: Path) -> bool:
+    """Whether a chat template lies in the folder."""
     if (folder / "chat_template.jinja").is_file():
         return True
     file = folder / "tokenizer_config.json"
@@ -292,7 +318,7 @@ def _has_template(folder: Path) -> bool:
     return isinstance(settings, dict) and bool(settings.get("chat_template"))
 
 
-def _main_type(tensors: list[Tensor]) -> str:
+def main_type(tensors: list[Tensor]) -> str:
     """The type that most bytes are in."""
     sizes: dict[str, int] = {}
     for tensor in tensors:
