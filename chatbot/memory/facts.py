@@ -44,6 +44,22 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """What a fine-tuned adapter says of itself: the model it belongs to, and what it changes there."""
+
+    base: str
+    """The base model's name on the hub, or a path on the PC where it was trained; "" where it says nothing."""
+    kind: str
+    """LoRA, DoRA, rsLoRA, …"""
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    """Names of the layers it changes, or one pattern for them."""
+    saved: tuple[str, ...] = ()
+    """Names of the layers that it brings whole."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """A model's geometry and tensors, from its header alone; no weight is read.
 
@@ -69,6 +85,8 @@ class ModelFacts:
     """Whether the output layer is the embedding table."""
     quantised_by: str = ""
     """A Hugging Face folder's own quantisation method (gptq, awq, bitsandbytes), which we cannot run."""
+    adapter: AdapterFacts | None = None
+    """Set where this is no model but an adapter, which needs its base."""
 
     @property
     def parameters(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 from chatbot.errors import BrokenModel, ModelError
 from chatbot.i18n import N_
+from chatbot.memory.adapter import is_adapter, read_adapter
 from chatbot.memory.facts import Layer, ModelFacts, Tensor
 from chatbot.memory.folder import MAX_LAYERS, read_folder
 from chatbot.memory.gguf import MAGIC, GgufHeader, read_gguf
@@ -61,7 +62,7 @@ def read_model(path: Path) -> ModelFacts:
 @lru_cache(maxsize=32)
 def _read(path: Path, _stamp: tuple[tuple[int, int], ...]) -> ModelFacts:
     if path.is_dir():
-        return read_folder(path)
+        return read_adapter(path) if is_adapter(path) else read_folder(path)
     kind = kind_of_file(path)
     if kind == "gguf":
         return _read_gguf_model(path)

@@ -83,13 +83,16 @@ class Place:
 
 
 class Weights:
-    """The safetensors of a model folder. Raises BrokenModel for headers that do not fit the files."""
+    """The safetensors of a model folder, or those `files` in it.
 
-    def __init__(self, folder: Path) -> None:
+    Raises BrokenModel for headers that do not fit the files.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[str] = ()) -> None:
         self._name = folder.name
         self._places: dict[str, Place] = {}
         self._tensors: dict[str, Tensor] = {}
-        for name in weight_files(folder):
+        for name in files or weight_files(folder):
             file = folder / name
             with file.open("rb") as opened:
                 offset = 8 + struct.unpack("<Q", opened.read(8))[0]
