@@ -24,6 +24,9 @@
     ├── ModelError               a model cannot be used
     │   ├── BrokenModel          the file or folder is damaged, incomplete or refused
     │   ├── ModelDoesNotFit      the memory plan says no
+    │   ├── ModelInUse           it is loaded, searched with, or read by a job
+    │   ├── FailedCheck          what was made is not what it was made from
+    │   ├── CannotConvert        it cannot be made into the form or type that was asked for
     │   ├── MissingBackend       the library that runs this model is not installed
     │   └── NoReranker           reranking was asked for, and no cross-encoder is chosen
     ├── EngineError              an answer could not be written
@@ -31,6 +34,8 @@
     │   ├── OutOfMemory          memory ran out while loading or answering
     │   ├── Busy                 the queue of questions is full
     │   └── RemoteError          a remote endpoint refused or could not be reached
+    ├── HubError                 the model hub refused, or could not be reached
+    │   └── GatedModel           its owner gives it only to people who accepted the terms
     └── OfflineError             the step needs the internet and HEARTH_OFFLINE forbids it
 
 Raise with values: `raise UnreadableDocument(name="a.pdf", detail="…")`. Each class has its own
@@ -264,6 +269,27 @@ class ModelDoesNotFit(ModelError):
     next_step = N_("Choose a smaller model or a shorter context, or press “load anyway”.")
 
 
+class ModelInUse(ModelError):
+    code = "model_in_use"
+    happened = N_("The model “{name}” is in use: {detail}")
+    next_step = N_("Wait until that ends, or end it, and try again.")
+
+
+class FailedCheck(ModelError):
+    code = "failed_check"
+    happened = N_("The model “{name}” did not pass its check: {detail}")
+    next_step = N_(
+        "It stays on the list, marked. Look at the figures on its card, and make it again; its answers may"
+        " be wrong."
+    )
+
+
+class CannotConvert(ModelError):
+    code = "cannot_convert"
+    happened = N_("The model “{name}” cannot be converted: {detail}")
+    next_step = N_("The model itself is unchanged; choose another type or another model.")
+
+
 class MissingBackend(ModelError):
     code = "missing_backend"
     happened = N_("The library that runs “{name}” is not installed: {detail}")
@@ -306,6 +332,21 @@ class RemoteError(EngineError):
     code = "remote"
     happened = N_("The remote model at {address} did not answer: {detail}")
     next_step = N_("Check the address, the key and that the server is running.")
+
+
+class HubError(ChatbotError):
+    code = "hub"
+    happened = N_("“{name}” could not be fetched from or sent to {address}: {detail}")
+    next_step = N_("Check the internet connection and try again; what has arrived is kept.")
+
+
+class GatedModel(HubError):
+    code = "gated_model"
+    happened = N_("“{name}” is given only to people who accepted its terms: {detail}")
+    next_step = N_(
+        "Sign in at {page} and accept the terms, make an access token in your account there, enter it in"
+        " Hearth, and press Download again."
+    )
 
 
 class OfflineError(ChatbotError):
