@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +32,11 @@ from chatbot.errors import (
     NotFoundError,
     OwnerError,
 )
-from chatbot.evaluation.quality import Live, Quality
-from chatbot.evaluation.questions import Suggestion
-from chatbot.evaluation.runs import Configuration
 from chatbot.hardware.detect import detect, installed, without
 from chatbot.hardware.monitor import Monitor
 from chatbot.i18n import N_
 from chatbot.jobs import JobContext, Jobs, error_of
 from chatbot.library.chunking import CHUNKER_VERSION
-from chatbot.library.exporting import export
 from chatbot.library.index import Index
 from chatbot.library.ingest import Ingest
 from chatbot.library.page_view import PageView
@@ -59,6 +55,7 @@ from chatbot.settings import (
     load_settings,
     offline,
     save_settings,
+    served_at,
     write_atomically,
 )
 from chatbot.types import (
@@ -70,11 +67,17 @@ from chatbot.types import (
     ModelArtifact,
     SearchFilter,
 )
+from chatbot.workshop import Workshop, check_passed
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-# Imported where they are needed, for the sake of a quick start: filelock, chatbot.memory, models.importing.
+    from chatbot.evaluation.quality import Quality
+    from chatbot.evaluation.questions import Suggestion
+    from chatbot.evaluation.runs import Configuration
+
+# Imported where they are needed, for the sake of a quick start: filelock, chatbot.evaluation,
+# chatbot.memory, library.exporting and importing, models.importing.
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +89,7 @@ QUOTES = "extractive"
 SOURCES_PER_ANSWER = 6
 TRASH_SECONDS = 30 * 86400
 FIRST_PAGE_SECONDS = 5.0
+DRAWING_SECONDS = 1.0
 
 
 class Services:
@@ -119,11 +123,8 @@ class Services:
         self.models = ModelStore(self.database, paths)
         self.monitor = Monitor()
         self.jobs = Jobs(self.database)
-        self.quality = Quality(
-            self.database,
-            self.store,
-            paths.temporary,
-            lambda: Live(self.search, self.index, self.settings.embedder, self.settings.reranker),
+        self.workshop = Workshop(
+            self.models, self.jobs, self.engines, lambda: self.settings, self.hardware
         )
         self.answers = Answers(
             self.history_of, self.find, self.engine_for, self._style, self.files_ready
@@ -159,7 +160,7 @@ class Services:
         self.jobs.register("ingest", self._ingest_waiting)
         self.jobs.register("export", self._export)
         self.jobs.register("import_documents", self._import_documents)
-        self.jobs.register("import_model", self._import_model)
+        self.workshop.register()
         self.jobs.register("read_facts", self._read_facts)
         self.jobs.register("recut", self._recut)
         self.jobs.register("evaluate", self._evaluate)
@@ -178,14 +179,16 @@ class Services:
         threading.Thread(target=self._unload_idle, name="idle", daemon=True).start()
 
     def page_shown(self) -> None:
-        """The first page is on the screen: now start what would have made it wait."""
+        """The first page is written: once the browser has drawn it, start what would have made it wait."""
         if self._page_shown.is_set():
             return
         self._page_shown.set()
         self._patience = 0.0
-        self.index.open_now()
 
         def load() -> None:
+            if self._closing.wait(DRAWING_SECONDS):
+                return
+            self.index.open_now()
             try:
                 self.engines.extractive().load()
             except ChildError as error:  # closed meanwhile; the first question would load it too
@@ -297,6 +300,8 @@ class Services:
         return self.jobs.submit("import_documents", N_("Importing documents"), params)
 
     def _export(self, context: JobContext) -> str:
+        from chatbot.library.exporting import export
+
         file, collection = (context.job.params[key] for key in ("file", "collection"))
         files = self.paths.files
         done = export(self.paths.database, files, Path(file), collection, context.report)
@@ -380,6 +385,18 @@ class Services:
 
     # --- quality ----------------------------------------------------------------------------
 
+    @cached_property
+    def quality(self) -> Quality:
+        """The person's questions and how the search did on them."""
+        from chatbot.evaluation.quality import Live, Quality
+
+        return Quality(
+            self.database,
+            self.store,
+            self.paths.temporary,
+            lambda: Live(self.search, self.index, self.settings.embedder, self.settings.reranker),
+        )
+
     def evaluate(self, configurations: Sequence[Configuration], folder: Path | None = None) -> Job:
         """Begin to ask the person's questions, or a BEIR folder's, of each configuration."""
         under_way = [
@@ -408,6 +425,9 @@ class Services:
         from chatbot.memory.headers import read_model
 
         path = Path(model.path if isinstance(model, ModelArtifact) else model)
+        if isinstance(model, ModelArtifact):
+            chosen = {name: wish for name, wish in wishes.items() if wish is not None}
+            wishes = {**model.manifest.get("defaults", {}), **chosen}
         hardware, loaded = self.hardware(), self.engines.loaded
         if loaded:
             hardware = without(hardware, loaded.pid)
@@ -435,9 +455,11 @@ class Services:
     def load_model(self, model_id: str, *, anyway: bool = False, **wishes: Any) -> Engine:
         """Load a model as the plan says; one that will not fit leaves the loaded one where it is.
 
-        Raises ModelDoesNotFit unless `anyway`.
+        What `wishes` leave open, the model's saved defaults say. Raises ModelDoesNotFit, and FailedCheck
+        for a model whose check failed, unless `anyway`.
         """
         model = self.models.get(model_id)
+        check_passed(model, anyway=anyway)
         with self._loading:
             plan = self.plan_model(model, **wishes)
             if plan.fits and self.engines.loaded:
@@ -449,32 +471,11 @@ class Services:
                 )
             return self.engines.use(spec_from(model, plan))
 
-    def import_model_from(self, path: Path, *, link: bool = True) -> Job:
-        """Begin to take a GGUF file or model folder into the list."""
-        params = {"path": str(path.expanduser().resolve()), "link": link}
-        return self.jobs.submit("import_model", path.name, params)
-
     def remove_model(self, model_id: str) -> None:
-        """Take a model off the list (and off the disk, where it was copied); unloads it first."""
-        loaded = self.engines.loaded
-        if loaded and loaded.spec.model_id == model_id:
-            self.engines.unload()
+        """Take a model off the list (and off the disk, where it is Hearth's own). Raises ModelInUse."""
+        self.workshop.remove(model_id)
         if self.settings.default_model == model_id:
             self.change_settings(default_model=None)
-        self.models.remove(model_id)
-
-    def _import_model(self, context: JobContext) -> str:
-        from chatbot.models.importing import import_model
-
-        params = context.job.params
-        model = import_model(
-            self.models,
-            Path(params["path"]),
-            link=params["link"],
-            on_progress=context.report,
-            cancelled=lambda: context.cancelled,
-        )
-        return model.id
 
     def _remote_spec(self) -> EngineSpec:
         if not self.settings.remote_url:
@@ -586,7 +587,7 @@ _services: Services | None = None
 _opening = threading.Lock()
 
 
-def open_services(paths: Paths | None = None, address: str = "") -> Services:
+def open_services(paths: Paths | None = None) -> Services:
     """Open the data folder, or return what is open. Raises OwnerError when another process owns it."""
     global _services  # noqa: PLW0603 - the one place that holds the process's single owner
     with _opening:
@@ -594,7 +595,7 @@ def open_services(paths: Paths | None = None, address: str = "") -> Services:
             paths = paths or Paths.default()
             lock = _own(paths)
             try:
-                opened = Services(paths, lock, address)
+                opened = Services(paths, lock, served_at())
             except BaseException:
                 lock.release()
                 raise

@@ -240,7 +240,7 @@ def _add() -> None:
     if add and path.strip():
         file = Path(path.strip().strip("\"'")).expanduser()
         if file.exists():
-            job = services().import_model_from(file, link=not copy)
+            job = services().workshop.take_in(file, link=not copy)
             st.session_state["import_job"] = job.id
             st.rerun()
         st.error(literal(NotFoundError(str(file)).text(language())), icon=":material/error:")

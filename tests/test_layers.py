@@ -20,11 +20,13 @@ TIERS = {
     "hardware": 1,
     **dict.fromkeys(("retrieval", "library", "engines", "memory"), 2),
     **dict.fromkeys(("chat", "jobs", "models", "training", "evaluation"), 3),
-    "services": 4,
-    "api": 5,
-    "__main__": 6,
-    "pages": 6,
-    "app": 6,
+    "workshop": 4,
+    "services": 5,
+    "api": 6,
+    "__main__": 7,
+    "cli": 7,
+    "pages": 7,
+    "app": 7,
 }
 NEIGHBOURS_ALLOWED = {("training", "evaluation"), ("app", "pages")}
 HEAVY = ("torch", "transformers", "llama_cpp", "chromadb", "sentence_transformers")

@@ -55,9 +55,10 @@ def test_the_owner_is_named_before_the_slow_part_of_its_start(paths, monkeypatch
     paths.owner.write_text(json.dumps({"pid": 1, "address": "http://127.0.0.1:1"}))
     seen: list[dict | None] = []
     monkeypatch.setattr(rooms, "_clear", lambda _folder: seen.append(owner_of(paths)))
+    monkeypatch.setattr(rooms, "served_at", lambda: "http://127.0.0.1:8600")
     save_settings(paths.settings, Settings(samples_added=True))
     try:
-        open_services(paths, "http://127.0.0.1:8600")
+        open_services(paths)
     finally:
         rooms.close_services()
     assert seen[0] is not None
@@ -194,7 +195,7 @@ def test_closing_while_the_index_takes_in_a_document_loses_nothing(paths, servic
     while services.store.get(added.id).state != "ready" and time.monotonic() < deadline:
         time.sleep(0.01)
     began = time.monotonic()
-    services.jobs._thread.join(0.2)
+    services.jobs._threads[0].join(0.2)
     services.index.let_go()
     services.jobs.close()
     assert time.monotonic() - began < 8
@@ -220,7 +221,7 @@ def test_two_tabs_change_different_settings_and_both_stay(services):
 
 @pytest.fixture
 def model_id(services, tiny_gguf) -> str:
-    job = services.jobs.wait(services.import_model_from(tiny_gguf).id, 60)
+    job = services.jobs.wait(services.workshop.take_in(tiny_gguf).id, 60)
     assert job.state == "done", job.error
     return job.message
 
@@ -274,7 +275,7 @@ def test_the_diagnostic_report_holds_nothing_of_the_persons(services, tmp_path):
     conversation = services.history.create()
     services.history.add(conversation.id, None, "user", MARKER)
     (broken := tmp_path / f"{MARKER}.gguf").write_bytes(b"GGUF" + MARKER.encode())
-    job = services.jobs.wait(services.import_model_from(broken).id, 60)
+    job = services.jobs.wait(services.workshop.take_in(broken).id, 60)
     assert job.state == "failed"
     (folder := tmp_path / f"{MARKER}-embedder").mkdir()
     services.change_settings(embedder=str(folder), remote_key=MARKER, remote_url=f"http://{MARKER}")

@@ -196,7 +196,7 @@ def models_list(services: Services) -> Result:
 
 def models_import(services: Services, path: str, copy: bool = False) -> Result:
     """Take a GGUF file or model folder into the list: {id, path, format}."""
-    job = services.import_model_from(Path(path), link=not copy)
+    job = services.workshop.take_in(Path(path), link=not copy)
     job = services.jobs.wait(job.id)
     if error := error_of(job):
         raise error

@@ -17,7 +17,7 @@ def stories(services: Services, shared_data: Path, tmp_path: Path):
     """A real small model, linked into the list from a folder of its own."""
     file = tmp_path / "stories260K.gguf"
     shutil.copyfile(shared_data / "models" / "stories260K.gguf", file)
-    job = services.jobs.wait(services.import_model_from(file).id, 60)
+    job = services.jobs.wait(services.workshop.take_in(file).id, 60)
     return services.models.get(job.message)
 
 

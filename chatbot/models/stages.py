@@ -1,0 +1,235 @@
+"""What each step of a chain does on the owner's side: the step itself in a child, its outcome in the list.
+
+A stage takes what the stage before made (`source`) and its own parameters, and returns the id of the model
+it made, or None. Every made model carries where it comes from: origin, lineage, role.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from chatbot.errors import BrokenModel, Cancelled, NotFoundError
+from chatbot.i18n import N_
+from chatbot.models import making
+from chatbot.models.files import Report
+from chatbot.models.store import ModelStore, home_of
+from chatbot.types import ModelArtifact, ModelRole
+
+_PRECISION = re.compile(
+    r"[ ._-]+(fp16|f16|bf16|fp32|f32|i?q\d+(_[0-9a-z]+)*|mxfp4|safetensors)$", re.IGNORECASE
+)
+PICKLED = (".bin", ".pt", ".pth")
+
+
+def stem(name: str) -> str:
+    """A model's name without the precision at its end."""
+    while (shorter := _PRECISION.sub("", name)) != name and shorter:
+        name = shorter
+    return name
+
+
+def kind_of(path: Path) -> str:
+    """How a path on this PC is taken in: 'import', 'unpack' (a zip) or 'prepare' (pickled weights)."""
+    if not path.exists():
+        raise NotFoundError(str(path))
+    if path.is_dir():
+        names = [file.suffix.lower() for file in path.iterdir() if file.is_file()]
+        plain = {".safetensors", ".gguf"} & set(names)
+        return "prepare" if not plain and set(PICKLED) & set(names) else "import"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            pickled = any(name.endswith("data.pkl") for name in archive.namelist()[:2000])
+        return "prepare" if pickled else "unpack"
+    return "prepare" if path.suffix.lower() in PICKLED else "import"
+
+
+def parent_of(store: ModelStore, model: ModelArtifact) -> ModelArtifact | None:
+    """The model it was made from, where that is still here and as it was."""
+    made = model.manifest.get("made") or {}
+    try:
+        parent = store.get(str(made.get("parent")))
+    except NotFoundError:
+        return None
+    return parent if store.state(parent) == "ready" else None
+
+
+class Stages:
+    """Does single stages with one list of models."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+
+    def take_in(self, report: Report, *, path: str, link: bool = True) -> str:
+        """A GGUF file or model folder of this PC, linked or copied."""
+        from chatbot.models.importing import import_model
+
+        stopped: list[bool] = []
+
+        def tell(fraction: float, message: str) -> None:
+            try:
+                report(fraction, message)
+            except Cancelled:  # the import looks up between two blocks and cleans up after itself
+                stopped.append(True)
+
+        return import_model(
+            self._store,
+            Path(path),
+            link=link,
+            on_progress=tell,
+            cancelled=lambda: bool(stopped),
+        ).id
+
+    def unpack(self, report: Report, *, path: str) -> str:
+        """What `package` wrote, or a zip made by hand."""
+        return making.make(self._store, "unpack", report, source=Path(path)).id
+
+    def merge(self, report: Report, *, source: ModelArtifact, adapter: str) -> str:
+        """An adapter, of the list or of this PC, merged into its base."""
+        path = Path(adapter).expanduser()
+        addition = self._store.get(self.take_in(report, path=adapter) if path.exists() else adapter)
+        name = f"{stem(source.name)} + {addition.name}"
+        return self._make(
+            "merge",
+            report,
+            source,
+            name,
+            notes={"adapter": addition.id},
+            adapter=Path(addition.path),
+        )
+
+    def prepare(
+        self,
+        report: Report,
+        *,
+        source: ModelArtifact | Path,
+        precision: str = "auto",
+        form: str = "hf",
+        device: str = "auto",
+    ) -> str:
+        """A Hugging Face folder, state_dict or GGUF in 16 bits."""
+        options: dict[str, Any] = {"precision": precision, "form": form, "device": device}
+        if isinstance(source, Path):
+            name = source.stem if source.is_file() else source.name
+            return making.make(
+                self._store, "prepare", report, name=name, source=source, **options
+            ).id
+        if form == "hf" and source.format == "hf" and set(source.manifest["types"]) == {"F16"}:
+            report(1.0, N_("It is in 16 bits already."))
+            return source.id
+        label = {"keep": ""}.get(precision, "FP16" if precision == "auto" else precision.upper())
+        return self._make(
+            "prepare", report, source, f"{stem(source.name)} {label}".strip(), **options
+        )
+
+    def convert(self, report: Report, *, source: ModelArtifact, type: str = "F16") -> str:  # noqa: A002  as the command line names it
+        """A folder as a GGUF file."""
+        return self._make(
+            "convert", report, source, f"{stem(source.name)} {type.upper()}", type=type
+        )
+
+    def quantise(
+        self,
+        report: Report,
+        *,
+        source: ModelArtifact,
+        type: str,  # noqa: A002  as the command line names it
+        importance: str | None = None,
+    ) -> str:
+        """A GGUF with smaller weights."""
+        matrix = Path(importance) if importance else None
+        return self._make(
+            "quantise", report, source, f"{stem(source.name)} {type.upper()}", type=type,
+            importance=matrix,
+        )  # fmt: skip
+
+    def verify(
+        self, report: Report, *, source: ModelArtifact, parent: str | None = None
+    ) -> dict[str, Any]:
+        """Check a model against what it was made from; the verdict goes into its manifest.
+
+        Without the model it was made from: its hashes, its structure, that it loads and computes.
+        """
+        made = source.manifest.get("made") or {}
+        report(0.0, N_("Checking"))
+        before = self._store.get(parent) if parent else parent_of(self._store, source)
+        against: dict[str, Any] = {}
+        if before and before.id != source.id:
+            adapter = self._adapter_of(source)
+            step = made.get("step") if made.get("parent") == before.id else None
+            if not (step == "merge" and adapter is None):
+                against = {"parent": Path(before.path), "adapter": adapter, "step": step}
+        verdict = making.run(
+            "verify",
+            report,
+            source=Path(source.path),
+            files=source.manifest["files"],
+            **against,
+        )
+        verdict |= {"parent": before.id if before and against else None, "at": time.time()}
+        self._store.note(source.id, verdict=verdict)
+        return verdict
+
+    def package(
+        self, report: Report, *, source: ModelArtifact, file: str, library: str | None = None
+    ) -> dict[str, Any]:
+        """The model in one zip: {file, size, ratio}."""
+        return making.run(
+            "package",
+            report,
+            source=home_of(source),
+            file=Path(file),
+            manifest={key: value for key, value in source.manifest.items() if key != "source"},
+            library=library,
+        )
+
+    def push(
+        self, report: Report, *, source: ModelArtifact, repo: str, private: bool = True
+    ) -> dict[str, Any]:
+        """The model in the person's own repository on the hub."""
+        return making.run(
+            "push",
+            report,
+            online=True,
+            source=home_of(source),
+            repo=repo,
+            private=private,
+            manifest={key: value for key, value in source.manifest.items() if key != "source"},
+        )
+
+    def _adapter_of(self, model: ModelArtifact) -> Path | None:
+        made = model.manifest.get("made") or {}
+        path = Path(str((made.get("params") or {}).get("adapter", "")))
+        return path if path.name and path.exists() else None
+
+    def _make(
+        self,
+        step: str,
+        report: Report,
+        source: ModelArtifact,
+        name: str,
+        *,
+        notes: dict[str, Any] | None = None,
+        **params: Any,
+    ) -> str:
+        if self._store.state(source) != "ready":
+            raise BrokenModel(N_("its files have changed since it was added."), name=source.name)
+        model = making.make(
+            self._store,
+            step,
+            report,
+            name=name,
+            role=source.role,
+            origin=source.manifest.get("origin"),
+            parent=source.id,
+            source=Path(source.path),
+            **params,
+        )
+        if model.id == source.id:  # nothing changed: the same content is the same model
+            return model.id
+        line = {"id": source.id, "name": source.name, "format": source.format, "step": step}
+        lineage = [*source.manifest.get("lineage", []), line | (notes or {})]
+        return self._store.note(model.id, lineage=lineage).id

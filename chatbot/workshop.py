@@ -1,0 +1,380 @@
+"""Where models are fetched, made and checked: every such job begins here and is done here.
+
+A job is a chain of stages (`models.chain`), each a step in a child process (`models.stages`). What a
+stage made stands in the job's own steps, so that a chain cut by a restart goes on where it stopped. The
+jobs of this room have a lane of their own, at the lowest priority, while people chat.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatbot.engines.host import EngineHost
+from chatbot.errors import FailedCheck, ModelInUse, NotFoundError
+from chatbot.i18n import N_
+from chatbot.jobs import JobContext, Jobs, StepContext
+from chatbot.models import chain
+from chatbot.models.chain import Keep, Stage
+from chatbot.models.files import check_room
+from chatbot.models.store import ModelStore
+from chatbot.settings import Settings
+from chatbot.types import Hardware, Job, ModelArtifact, ModelRole
+
+if TYPE_CHECKING:
+    from chatbot.models.stages import Stages
+
+# Imported where they are needed, for the sake of a quick start: models.stages, models.hub, models.bench.
+
+LANE = "models"
+TITLES = {
+    "import_model": N_("Adding {name}"),
+    "download": N_("Downloading {name}"),
+    "prepare": N_("Saving {name} in 16 bits"),
+    "merge": N_("Merging {adapter} into {name}"),
+    "convert": N_("Converting {name} to GGUF"),
+    "quantise": N_("Quantising {name} to {type}"),
+    "verify": N_("Checking {name}"),
+    "package": N_("Packing {name} into one file"),
+    "push": N_("Uploading {name} to {repo}"),
+    "bench": N_("Measuring how fast {name} is"),
+    "make_ready": N_("Getting {name} ready"),
+}
+"""What each kind of job is called, with the names of its models filled in."""
+
+ACTIVE = ("waiting", "running", "paused")
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a chain will do, before it begins: its steps, and bytes it needs of those free on the disk."""
+
+    stages: tuple[Stage, ...]
+    needs: int
+    free: int
+
+    @property
+    def fits(self) -> bool:
+        return self.needs <= self.free
+
+
+class Workshop:
+    """Begins and does the jobs that make models; knows which models are in use."""
+
+    def __init__(
+        self,
+        models: ModelStore,
+        jobs: Jobs,
+        engines: EngineHost,
+        settings: Callable[[], Settings],
+        hardware: Callable[[], Hardware],
+    ) -> None:
+        self._models = models
+        self._jobs = jobs
+        self._engines = engines
+        self._settings = settings
+        self._hardware = hardware
+
+    @cached_property
+    def _stages(self) -> Stages:
+        from chatbot.models.stages import Stages
+
+        return Stages(self._models)
+
+    def register(self) -> None:
+        """Name the kinds of jobs that are done here."""
+        for kind in TITLES:
+            self._jobs.register(kind, self._work, lane=LANE)
+
+    def jobs(self, *, active: bool = False) -> list[Job]:
+        """The jobs of this room, the latest first."""
+        return [
+            job
+            for job in self._jobs.list()
+            if job.kind in TITLES and (not active or job.state in ACTIVE)
+        ]
+
+    # --- beginning --------------------------------------------------------------------------
+
+    def take_in(self, path: Path, *, link: bool = True) -> Job:
+        """Begin to take a model of this PC into the list: GGUF, folder, adapter, pickled weights or zip."""
+        path = path.expanduser().resolve()
+        return self._begin("import_model", self._first(path, link=link), name=path.name)
+
+    def download(
+        self,
+        repo: str,
+        *,
+        revision: str | None = None,
+        file: str | None = None,
+        role: ModelRole = "chat",
+    ) -> Job:
+        """Begin to fetch a repository of the hub, or one GGUF file of it."""
+        stages = [_download(repo, revision, file, role), Stage("verify")]
+        return self._begin("download", stages, name=repo)
+
+    def prepare(self, source: str, **options: str) -> Job:
+        """Begin to save a model in 16 bits; `source` is an id or a path, as it is everywhere here."""
+        stages, name = self._from(source, pickled=Stage("prepare", {"path": source, **options}))
+        if not stages or stages[-1].do != "prepare":
+            stages = [*stages, Stage("prepare", dict(options))]
+        return self._begin("prepare", chain.checked(stages), source, name=name)
+
+    def merge(self, source: str, adapter: str) -> Job:
+        """Begin to merge an adapter into its base."""
+        stages, name = self._from(source)
+        addition = self._known(adapter)
+        if not addition and not Path(adapter).expanduser().exists():
+            raise NotFoundError(adapter)
+        stages = [*stages, Stage("merge", {"adapter": adapter})]
+        title = {"name": name, "adapter": addition.name if addition else Path(adapter).name}
+        return self._begin("merge", chain.checked(stages), source, **title)
+
+    def convert(self, source: str, type_: str = "f16") -> Job:
+        """Begin to turn a folder into a GGUF file."""
+        stages, name = self._from(source)
+        stages = [*stages, Stage("convert", {"type": type_.lower()})]
+        return self._begin("convert", chain.checked(stages), source, name=name)
+
+    def quantise(self, source: str, type_: str, importance: str | None = None) -> Job:
+        """Begin to make a GGUF smaller."""
+        stages, name = self._from(source)
+        stages = [*stages, Stage("quantise", {"type": type_, "importance": importance})]
+        return self._begin("quantise", chain.checked(stages), source, name=name, type=type_)
+
+    def verify(self, source: str, parent: str | None = None) -> Job:
+        """Begin to check a model against the one it was made from, or against `parent`."""
+        stages, name = self._from(source)
+        return self._begin(
+            "verify", [*stages, Stage("verify", {"parent": parent})], source, name=name
+        )
+
+    def package(self, source: str, file: Path) -> Job:
+        """Begin to write a model into one zip."""
+        file = file.expanduser().resolve()
+        stages, name = self._from(source)
+        return self._begin(
+            "package", [*stages, Stage("package", {"file": str(file)})], source, name=name
+        )
+
+    def push(self, source: str, repo: str, *, private: bool = True) -> Job:
+        """Begin to upload a model to the person's own repository."""
+        stages, name = self._from(source)
+        stages = [*stages, Stage("push", {"repo": repo, "private": private})]
+        return self._begin("push", stages, source, name=name, repo=repo)
+
+    def bench(self, source: str) -> Job:
+        """Begin to measure how fast a model reads and writes here."""
+        stages, name = self._from(source)
+        return self._begin("bench", [*stages, Stage("bench")], source, name=name)
+
+    def make_ready(
+        self,
+        source: str,
+        *,
+        adapter: str | None = None,
+        type_: str = "auto",
+        keep: Keep = "checkable",
+        revision: str | None = None,
+        file: str | None = None,
+    ) -> Job:
+        """Begin the whole way from a hub repository, a path or an id to a model that runs here, checked."""
+        outline = self.outline(
+            source, adapter=adapter, type_=type_, keep=keep, revision=revision, file=file
+        )
+        check_room(self._models.folder, outline.needs)
+        known = self._known(source)
+        name = known.name if known else source if _is_repository(source) else Path(source).name
+        return self._begin("make_ready", outline.stages, source, keep=keep, name=name)
+
+    def outline(
+        self,
+        source: str,
+        *,
+        adapter: str | None = None,
+        type_: str = "auto",
+        keep: Keep = "checkable",
+        revision: str | None = None,
+        file: str | None = None,
+        parameters: int = 0,
+        to_download: int = 0,
+    ) -> Outline:
+        """What `make_ready` would do; a model that is not here yet is described by its figures."""
+        if model := self._known(source):
+            first, begins = [], chain.Ingredients(model.parameters, size=model.size)
+            ready = model.format == "gguf"
+        elif _is_repository(source) and not Path(source).expanduser().exists():
+            first = [_download(source, revision, file, "chat")]
+            begins = chain.Ingredients(parameters, to_download=to_download)
+            ready = bool(file)
+        else:
+            path = Path(source).expanduser().resolve()
+            first, ready = self._first(path), path.is_file() and _kind_of(path) == "import"
+            size = _size_of(path)
+            begins = chain.Ingredients(parameters or size // 2, size=size)
+        stages = chain.ready_chain(first, adapter=adapter, type_=type_, gguf=ready)
+        needs = chain.disk_need(stages, begins, keep)
+        return Outline(tuple(stages), needs, shutil.disk_usage(self._models.folder).free)
+
+    # --- what is in use ---------------------------------------------------------------------
+
+    def user_of(self, model_id: str) -> str | None:
+        """Why the model must stay as it is, as a msgid; None when nobody uses it."""
+        loaded = self._engines.loaded
+        if loaded and loaded.spec.model_id == model_id:
+            return N_("it is loaded.")
+        if any(_reads(job, model_id) for job in self.jobs(active=True)):
+            return N_("a job reads it.")
+        path = self._models.get(model_id).path
+        if path in (self._settings().embedder, self._settings().reranker):
+            return N_("the search uses it.")
+        return None
+
+    def remove(self, model_id: str) -> None:
+        """Take a model off the list, and off the disk where it is Hearth's own. Raises ModelInUse."""
+        if reason := self.user_of(model_id):
+            raise ModelInUse(reason, name=self._models.get(model_id).name)
+        self._models.remove(model_id)
+
+    # --- doing ------------------------------------------------------------------------------
+
+    def _work(self, context: JobContext) -> str:
+        stages = [Stage(one["do"], one["params"]) for one in context.job.params["stages"]]
+        made: str | None = context.job.params.get("source")
+        said: dict[str, Any] = {}
+        for number, stage in enumerate(stages):
+            if context.steps[number].state == "done":
+                made = context.steps[number].model or made
+                continue
+            with context.step(number) as report:
+                outcome = self._do(stage, made, context, report)
+                if isinstance(outcome, str):
+                    made = outcome
+                    report.made(made)
+                elif outcome:
+                    said = outcome
+            if stage.do == "verify":
+                self._tidy(context, number)
+        if context.job.params.get("keep") == "result":
+            self._tidy(context, len(stages))
+        return json.dumps(said, default=str) if said else made or ""
+
+    def _do(
+        self, stage: Stage, made: str | None, context: JobContext, report: StepContext
+    ) -> str | dict[str, Any] | None:
+        params = {key: value for key, value in stage.params.items() if value is not None}
+        if stage.do == "import":
+            return self._stages.take_in(report, **params)
+        if stage.do == "unpack":
+            return self._stages.unpack(report, **params)
+        if stage.do == "prepare" and "path" in params:
+            return self._stages.prepare(report, source=Path(params.pop("path")), **params)
+        if made is None:
+            raise NotFoundError(stage.do)
+        source = self._models.get(made)
+        if stage.do == "verify" and context.job.kind != "verify":
+            self._stages.verify(report, source=source)
+            check_passed(self._models.get(made))
+            return None
+        return getattr(self._stages, stage.do)(report, source=source, **params)  # type: ignore[no-any-return]
+
+    def _tidy(self, context: JobContext, number: int) -> None:
+        """Remove models of this chain that nothing needs any more, once the one after them is checked."""
+        keep: Keep = context.job.params.get("keep", "all")
+        if keep == "all":
+            return
+        before = [step.model for step in context.steps[:number] if step.model]
+        needed = before[-1:] if number == len(context.steps) else before[-2:]
+        for model_id in dict.fromkeys(before):
+            if model_id in needed or self.loaded(model_id):
+                continue
+            try:
+                model = self._models.get(model_id)
+            except NotFoundError:
+                continue
+            if model.added_at >= context.job.created_at and not model.linked:
+                self._models.remove(model_id)
+
+    def loaded(self, model_id: str) -> bool:
+        """Whether that model is in memory."""
+        loaded = self._engines.loaded
+        return bool(loaded and loaded.spec.model_id == model_id)
+
+    # --- planning ---------------------------------------------------------------------------
+
+    def _begin(self, kind: str, stages: Sequence[Stage], source: str = "", **values: str) -> Job:
+        keep = values.pop("keep", "all")
+        params = {
+            "stages": [asdict(stage) for stage in stages],
+            "source": source if self._known(source) else None,
+            "keep": keep,
+            "values": values,
+        }
+        for job in self.jobs(active=True):  # pressed twice
+            if job.kind == kind and job.params == params:
+                return job
+        return self._jobs.submit(kind, TITLES[kind], params, chain.steps(stages))
+
+    def _known(self, source: str) -> ModelArtifact | None:
+        try:
+            return self._models.get(source)
+        except NotFoundError:
+            return None
+
+    def _from(self, source: str, pickled: Stage | None = None) -> tuple[list[Stage], str]:
+        """The stages that bring an id (none) or a path into the list, and what to call the model."""
+        if model := self._known(source):
+            return [], model.name
+        path = Path(source).expanduser().resolve()
+        if pickled and path.exists() and _kind_of(path) == "prepare":
+            return [Stage(pickled.do, {**pickled.params, "path": str(path)})], path.name
+        return self._first(path), path.name
+
+    def _first(self, path: Path, *, link: bool = True) -> list[Stage]:
+        kind = _kind_of(path)
+        if kind == "import":
+            return [Stage("import", {"path": str(path), "link": link})]
+        if kind == "prepare":
+            return [Stage("prepare", {"path": str(path), "precision": "keep"}), Stage("verify")]
+        return [Stage(kind, {"path": str(path)}), Stage("verify")]
+
+
+def check_passed(model: ModelArtifact, *, anyway: bool = False) -> None:
+    """Raise FailedCheck for a model whose check failed, unless it is wanted `anyway`."""
+    verdict = model.manifest.get("verdict") or {}
+    if verdict.get("verdict") == "fail" and not anyway:
+        failed = [check["name"] for check in verdict["checks"] if check["verdict"] == "fail"]
+        raise FailedCheck(", ".join(failed), name=model.name)
+
+
+def _kind_of(path: Path) -> str:
+    from chatbot.models.stages import kind_of
+
+    return kind_of(path)
+
+
+def _download(repo: str, revision: str | None, file: str | None, role: str) -> Stage:
+    return Stage("download", {"repo": repo, "revision": revision, "file": file, "role": role})
+
+
+def _reads(job: Job, model_id: str) -> bool:
+    """Whether an unfinished job needs that model: what it begins with, names, or made itself."""
+    named = [job.params.get("source"), *(step.model for step in job.steps)]
+    named += [value for stage in job.params.get("stages", ()) for value in stage["params"].values()]
+    return model_id in named
+
+
+def _is_repository(source: str) -> bool:
+    from chatbot.models.hub import REPOSITORY
+
+    return bool(REPOSITORY.fullmatch(source)) and "/" in source
+
+
+def _size_of(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
