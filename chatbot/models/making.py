@@ -6,12 +6,14 @@ early leaves nothing listed, and its source as it was.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from chatbot.child import Child
+from chatbot.errors import DiskFullError, ModelError
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.headers import read_model
 from chatbot.models.files import Report, StoredFile
@@ -56,7 +58,7 @@ def make(
     report: Report,
     *,
     name: str = "",
-    role: ModelRole = "chat",
+    role: ModelRole | None = None,
     origin: dict[str, Any] | None = None,
     parent: str | None = None,
     online: bool = False,
@@ -65,8 +67,9 @@ def make(
     """The listed model that a step made: prepare, merge, convert, quantise or unpack.
 
     The step gets `target`, an empty folder on the disk of the models, and returns {files, figures}:
-    a StoredFile as a dict for everything it wrote there, and what it measured. `parent` is the id of
-    the model it was made from. Raises what `run` does; then nothing is listed and nothing is left.
+    a StoredFile as a dict for everything it wrote there, and what it measured; a step that knows them
+    adds `name`, `role` and `notes` for the manifest. `parent` is the id of the model it was made from.
+    Raises what `run` does; then nothing is listed and nothing is left.
     """
     begun = store.begin()
     try:
@@ -80,12 +83,22 @@ def make(
             "figures": done["figures"],
             "at": time.time(),
         }
-        notes = {"made": made, **({"origin": origin} if origin else {})}
-        return store.add(_facts(begun, files), files, begun, name=name, role=role, **notes)
+        notes = {**done.get("notes", {}), "made": made, **({"origin": origin} if origin else {})}
+        name, role = name or done.get("name", ""), role or done.get("role", "chat")
+        return store.add(facts_of(begun, files), files, begun, name=name, role=role, **notes)
+    except ModelError as error:
+        if error.values.get("name") == begun.name:  # people never saw the folder it was made in
+            raise type(error)(**{**error.values, "name": name or step}) from error
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(str(store.folder)) from error
+        raise
     finally:
         shutil.rmtree(begun, ignore_errors=True)  # `add` moved it away where all went well
 
 
-def _facts(folder: Path, files: list[StoredFile]) -> ModelFacts:
+def facts_of(folder: Path, files: list[StoredFile]) -> ModelFacts:
+    """What the model that these files make up is."""
     ggufs = [file.name for file in files if file.name.lower().endswith(".gguf")]
     return read_model(folder / ggufs[0] if ggufs else folder)

@@ -2,7 +2,8 @@
 
 The manifest is written last and the folder appears under its name in one rename, so that a folder
 with an id for a name is whole. Linked models have a manifest only; their files stay where they are.
-Folders that Hearth began and did not finish start with a dot and are cleared at the next start.
+Folders that Hearth began and did not finish start with a dot and are cleared at the next start, but for a
+download whose journal lies beside it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished-"
 REMOVED = ".removed-"
+DOWNLOAD = ".download-"
 State = Literal["ready", "missing", "changed"]
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 _SAYS_NOTHING = re.compile(r"(ggml-)?model([-_.].*)?|sha256[-:].*|[0-9a-f]{32,}", re.IGNORECASE)
@@ -50,7 +52,7 @@ class ModelStore:
         self._database = database
         self.folder.mkdir(parents=True, exist_ok=True)
         for begun in self.folder.glob(".*"):
-            if begun.name.startswith((UNFINISHED, REMOVED)):
+            if begun.name.startswith((UNFINISHED, REMOVED)) or _is_dead_download(begun):
                 shutil.rmtree(begun, ignore_errors=True)
         self._read_manifests()
 
@@ -176,6 +178,13 @@ class ModelStore:
 def home_of(model: ModelArtifact) -> Path:
     """The folder that holds the model's files."""
     return Path(model.path).parent if model.format == "gguf" else Path(model.path)
+
+
+def _is_dead_download(begun: Path) -> bool:
+    """Whether it is the folder of a download that nothing can go on with."""
+    if not begun.name.startswith(DOWNLOAD) or not begun.is_dir():
+        return False
+    return not begun.with_name(f"{begun.name}.journal").exists()
 
 
 def _insert(connection: sqlite3.Connection, model: ModelArtifact) -> None:
