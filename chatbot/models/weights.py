@@ -20,6 +20,7 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -89,7 +90,6 @@ class Weights:
     """
 
     def __init__(self, folder: Path, files: Sequence[str] = ()) -> None:
-        self._name = folder.name
         self._places: dict[str, Place] = {}
         self._tensors: dict[str, Tensor] = {}
         for name in files or weight_files(folder):
@@ -117,7 +117,7 @@ class Weights:
         tensor, place = self._tensors[name], self._places[name]
         with place.file.open("rb", buffering=0) as file:
             file.seek(place.offset)
-            return self._read(file, tensor, tensor.elements).reshape(tensor.shape)
+            return read_values(file, tensor.type, tensor.elements).reshape(tensor.shape)
 
     def blocks(self, name: str) -> Iterator[torch.Tensor]:
         """The tensor's values in pieces of at most PIECE bytes: flat, in its own type."""
@@ -126,19 +126,21 @@ class Weights:
         with place.file.open("rb", buffering=0) as file:
             file.seek(place.offset)
             for begin in range(0, tensor.elements, step):
-                yield self._read(file, tensor, min(step, tensor.elements - begin))
+                yield read_values(file, tensor.type, min(step, tensor.elements - begin))
 
-    def _read(self, file: Any, tensor: Tensor, elements: int) -> torch.Tensor:
-        import torch
 
-        values = torch.empty(elements, dtype=dtype_of(tensor.type))
-        waiting = memoryview(values.view(torch.uint8).numpy())
-        while waiting:
-            count = file.readinto(waiting)  # a read stops at 2 GB
-            if not count:
-                raise BrokenModel(_CHANGED, name=self._name)
-            waiting = waiting[count:]
-        return values
+def read_values(file: FileIO, kind: str, count: int) -> torch.Tensor:
+    """The next `count` values of an unbuffered file, in memory of their own. Raises BrokenModel."""
+    import torch
+
+    values = torch.empty(count, dtype=dtype_of(kind))
+    waiting = memoryview(values.view(torch.uint8).numpy())
+    while waiting:
+        read = file.readinto(waiting)  # a read stops at 2 GB
+        if not read:
+            raise BrokenModel(_CHANGED, name=Path(str(file.name)).name)
+        waiting = waiting[read:]
+    return values
 
 
 class Writer:
