@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,24 +27,36 @@ from streamlit.starlette import App
 from chatbot.api.guard import Guard
 from chatbot.api.routes import routes
 from chatbot.errors import ChatbotError
-from chatbot.services import close_services, open_services
+from chatbot.settings import serve_at
 
 
 @asynccontextmanager
 async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
-    """Own the data folder while the server runs."""
+    """Own the data folder while the server runs; the rooms open while the browser loads the frame."""
     host, port = config.get_option("server.address"), config.get_option("server.port")
-    try:
-        open_services(address=f"http://{host or 'localhost'}:{port}")
-    except ChatbotError as error:
-        # The server would print a traceback and go on to shut down; a person needs one sentence.
-        print(f"\n  {error.text('vi')}\n  {error.text('en')}\n", file=sys.stderr)  # noqa: T201
-        sys.stderr.flush()
-        os._exit(1)
+    serve_at(f"http://{host or 'localhost'}:{port}")
+    opening = threading.Thread(target=_open, name="opening")
+    opening.start()
     try:
         yield {}
     finally:
+        from chatbot.services import close_services
+
+        opening.join()
         close_services()
+
+
+def _open() -> None:
+    """Open the data folder; the first page waits for it. Another owner ends this process."""
+    from chatbot.services import open_services
+
+    try:
+        open_services()
+    except ChatbotError as error:
+        # The server would print a traceback and go on; a person needs one sentence.
+        print(f"\n  {error.text('vi')}\n  {error.text('en')}\n", file=sys.stderr)  # noqa: T201
+        sys.stderr.flush()
+        os._exit(1)
 
 
 app = App("pages/main.py", lifespan=lifespan, routes=routes(), middleware=[Middleware(Guard)])

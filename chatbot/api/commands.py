@@ -16,6 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from chatbot.api import model_commands
 from chatbot.chat.answer import summary
 from chatbot.errors import Cancelled, ChatbotError, NotFoundError, SettingsError
 from chatbot.evaluation.exchange import export_questions, import_questions
@@ -29,12 +30,10 @@ from chatbot.library.register import Standing
 from chatbot.services import Services
 from chatbot.text import fold
 from chatbot.types import (
-    Backend,
     ConversationSettings,
     Document,
     Job,
     Language,
-    ModelArtifact,
     Scope,
     SearchFilter,
     SearchMode,
@@ -185,53 +184,6 @@ def documents_rebuild(services: Services) -> Result:
     return services.index_status()
 
 
-def models_list(services: Services) -> Result:
-    """Every model, and which one is loaded."""
-    loaded = services.engines.loaded
-    return {
-        "models": [_model(m) for m in services.models.list()],
-        "loaded": loaded.spec.model_id if loaded else None,
-    }
-
-
-def models_import(services: Services, path: str, copy: bool = False) -> Result:
-    """Take a GGUF file or model folder into the list: {id, path, format}."""
-    job = services.workshop.take_in(Path(path), link=not copy)
-    job = services.jobs.wait(job.id)
-    if error := error_of(job):
-        raise error
-    model = services.models.get(job.message)
-    return {"id": model.id, "path": model.path, "format": model.format}
-
-
-def models_load(
-    services: Services,
-    id: str,  # noqa: A002  as clients name it
-    context: int | None = None,
-    kv_type: str | None = None,
-    batch: int | None = None,
-    backend: Backend | None = None,
-    anyway: bool = False,
-) -> Result:
-    """Load a model and say how it runs."""
-    engine = services.load_model(
-        id, anyway=anyway, context=context, kv_type=kv_type, batch=batch, backend=backend
-    )
-    return asdict(engine.info)
-
-
-def models_unload(services: Services) -> Result:
-    """Free the loaded model's memory."""
-    services.engines.unload()
-    return {"loaded": None}
-
-
-def models_remove(services: Services, id: str) -> Result:  # noqa: A002  as clients name it
-    """Take a model off the list."""
-    services.remove_model(id)
-    return {"removed": id}
-
-
 def evaluate_questions(
     services: Services,
     mode: SearchMode = "hybrid",
@@ -281,6 +233,11 @@ def jobs_list(services: Services) -> Result:
     return {"jobs": [asdict(j) for j in services.jobs.list()]}
 
 
+def jobs_show(services: Services, id: str) -> Result:  # noqa: A002  as clients name it
+    """One piece of long work, its steps and the tail of its log."""
+    return asdict(services.jobs.job(id))
+
+
 def jobs_cancel(services: Services, id: str) -> Result:  # noqa: A002  as clients name it
     """End a piece of long work."""
     services.jobs.cancel(id)
@@ -300,15 +257,12 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "documents import": documents_import,
     "documents check": documents_check,
     "documents rebuild": documents_rebuild,
-    "models list": models_list,
-    "models import": models_import,
-    "models load": models_load,
-    "models unload": models_unload,
-    "models remove": models_remove,
+    **model_commands.COMMANDS,
     "evaluate questions": evaluate_questions,
     "evaluate import": evaluate_import,
     "evaluate export": evaluate_export,
     "jobs list": jobs_list,
+    "jobs show": jobs_show,
     "jobs cancel": jobs_cancel,
 }
 
@@ -440,9 +394,3 @@ def _result(result: SearchResult) -> Result:
         "text": result.passage.text,
         "score": round(result.score, 4),
     }
-
-
-def _model(model: ModelArtifact) -> Result:
-    row = asdict(model)
-    row.pop("manifest")
-    return row

@@ -6,12 +6,11 @@ import hmac
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from chatbot.services import services
 
 ALLOWED_HOSTS = ("localhost", "127.0.0.1", "::1")
 BODY_LIMIT = 2 * 1024 * 1024
@@ -88,8 +87,9 @@ def with_token(endpoint: Endpoint) -> Endpoint:
     """The endpoint for callers with the API token; 401 for everyone else, 413 for oversized bodies."""
 
     async def guarded(request: Request) -> Response:
+        token = await run_in_threadpool(_token)
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode(), services().token.encode())
+        right = hmac.compare_digest(given.strip().encode(), token.encode())
         if scheme.lower() != "bearer" or not right:
             return refused("missing or wrong API token", 401)
         try:
@@ -98,6 +98,12 @@ def with_token(endpoint: Endpoint) -> Endpoint:
             return refused("body too large", 413)
 
     return guarded
+
+
+def _token() -> str:
+    from chatbot.services import services  # opened beside the server's start: see app.py
+
+    return services().token
 
 
 class _TooLarge(Exception):

@@ -9,15 +9,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from chatbot.api import commands
 from chatbot.api.guard import refused, with_token
 from chatbot.errors import ChatbotError
-from chatbot.services import QUOTES, services
+from chatbot.types import ModelArtifact
+
+# chatbot.services opens beside the server's start (app.py), so the routes import it when they are asked.
 
 
 async def list_models(_request: Request) -> Response:
     """The models a client may name, as OpenAI's API lists them; `extractive` is always there."""
-    models = await run_in_threadpool(services().models.list)
+    from chatbot.services import QUOTES
+
+    models = await run_in_threadpool(_models)
     rows = [{"id": QUOTES, "object": "model", "created": 0, "owned_by": "hearth"}]
     rows += [
         {"id": m.id, "object": "model", "created": int(m.added_at), "owned_by": "local"}
@@ -36,10 +39,23 @@ async def run_command(request: Request) -> Response:
     except (ValueError, KeyError, TypeError, RecursionError):
         return refused("body must be {name, params}", 422)
     try:
-        result = await run_in_threadpool(commands.run, services(), name, params)
+        result = await run_in_threadpool(_run, name, params)
     except ChatbotError as error:
         return JSONResponse({"error": {**error.to_dict(), "message": error.text("en")}}, 400)
     return JSONResponse({"result": result})
+
+
+def _models() -> list[ModelArtifact]:
+    from chatbot.services import services
+
+    return services().models.list()
+
+
+def _run(name: str, params: dict[str, Any]) -> dict[str, Any]:
+    from chatbot.api import commands
+    from chatbot.services import services
+
+    return commands.run(services(), name, params)
 
 
 def routes() -> list[Route]:

@@ -16,7 +16,7 @@ const PLACES = '[role=dialog], [role=listbox], [role=tooltip], #stSkipToContent,
   + ' [data-testid=InputInstructions], [data-testid=stFileUploaderDropzone], [data-testid=stChatInput]';
 const before = new WeakMap();    // what Streamlit wrote, so that another language can begin from it
 
-export default function ({ data }) {
+export default function ({ data: [data] }) {
   document.documentElement.lang = data.language;
   const say = (key, now, write) => {
     const known = before.get(key.node) ?? {};
@@ -57,7 +57,7 @@ export default function ({ data }) {
 _FOLLOW = """
 const seen = new WeakMap();
 
-export default function ({ data, parentElement }) {
+export default function ({ data: [data], parentElement }) {
   const main = document.querySelector('[data-testid=stMain]');
   const before = seen.get(parentElement) ?? {};
   const hold = before.hold ?? { until: 0 };    // one for all drawings, so that every release ends every hold
@@ -101,11 +101,13 @@ def frame() -> None:
     mount = st.components.v2.component("hearth_frame", html="<i></i>", js=_FRAME)
     with st.container(key="frame"):
         mount(
-            data={
-                "language": language(),
-                "words": _streamlits_words(),
-                "about": _("About {what}").format(what="$1"),
-            },
+            data=[  # a list: in a dict Streamlit looks for tables, with all of pandas, before the first page
+                {
+                    "language": language(),
+                    "words": _streamlits_words(),
+                    "about": _("About {what}").format(what="$1"),
+                }
+            ],
             key="hearth-frame",
         )
 
@@ -114,7 +116,7 @@ def follow(question: str, token: int, *, busy: bool) -> None:
     """Bring the last question to the top whenever `token` changes; give the input its focus back."""
     mount = st.components.v2.component("hearth_follow", html="<i></i>", js=_FOLLOW)
     with st.container(key="follow"):
-        mount(data={"question": question, "token": token, "busy": busy}, key="hearth-follow")
+        mount(data=[{"question": question, "token": token, "busy": busy}], key="hearth-follow")
 
 
 def _streamlits_words() -> dict[str, str]:

@@ -21,7 +21,7 @@ async def hello(request: Request) -> PlainTextResponse:
 
 @pytest.fixture
 def client(monkeypatch):
-    monkeypatch.setattr(guard, "services", lambda: type("Held", (), {"token": "right-token"}))
+    monkeypatch.setattr(guard, "_token", lambda: "right-token")
     app = Starlette(
         routes=[
             Route("/open", hello),
