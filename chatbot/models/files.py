@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,8 @@ from typing import Any, Protocol
 from chatbot.errors import DiskFullError
 
 BLOCK = 4 << 20
-SPARE_DISK = 500_000_000
+SPARE_DISK = int(os.environ.get("HEARTH_SPARE_DISK") or 500_000_000)
+"""Bytes that stay free on the disk whatever is made; less than nothing switches the check off."""
 
 
 class Report(Protocol):
@@ -64,3 +68,18 @@ def check_room(folder: Path, size: int) -> None:
     free, needed = shutil.disk_usage(folder).free, size + size // 10 + SPARE_DISK
     if free < needed:
         raise DiskFullError(f"{needed / 1e9:.1f} GB > {free / 1e9:.1f} GB ({folder}).")
+
+
+def peak_memory() -> int:
+    """The most bytes of main memory that this process has held at once; 0 where the system does not say."""
+    if sys.platform == "linux":  # getrusage also counts what the parent held when it started us
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(found[1]) << 10 if found else 0
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # macOS says bytes

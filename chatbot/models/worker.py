@@ -6,12 +6,14 @@ finished and synced in the folder it was given; only the owner takes that into t
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from chatbot.child import Handler, Request, serve
+from chatbot.errors import DiskFullError
 
 STEPS = {
     "download": "chatbot.models.download",
@@ -22,7 +24,7 @@ STEPS = {
     "measure_importance": "chatbot.models.importance",
     "verify": "chatbot.models.verify",
     "package": "chatbot.models.package",
-    "unpack": "chatbot.models.package",
+    "unpack": "chatbot.models.unpack",
     "push": "chatbot.models.push",
     "bench": "chatbot.models.bench",
 }
@@ -43,7 +45,12 @@ def _handler(step: str) -> Handler:
             for name, value in request.params.items()
         }
         work: Callable[..., dict[str, Any]] = getattr(import_module(STEPS[step]), step)
-        return work(report, **params)
+        try:
+            return work(report, **params)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError(error.filename or error.strerror) from error
+            raise
 
     return handle
 
