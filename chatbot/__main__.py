@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import io
 import json
-import locale
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from chatbot.errors import ChatbotError, OwnerMissing, OwnerSilent
-from chatbot.i18n import preferred_language
+from chatbot.cli import models
+from chatbot.cli.owner import run, told
+from chatbot.cli.terminal import Json, language, plain, show
+from chatbot.errors import ChatbotError
+from chatbot.i18n import filled
 from chatbot.settings import Paths
-from chatbot.types import Backend, Language, Scope, SearchMode
+from chatbot.types import Scope, SearchMode
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,18 +31,16 @@ app = typer.Typer(
     help="Ask your own documents, on your own PC.",
 )
 documents = typer.Typer(no_args_is_help=True, help="Add, list and remove documents.")
-models = typer.Typer(no_args_is_help=True, help="Models on this PC.")
 jobs = typer.Typer(no_args_is_help=True, help="Long work.")
 evaluate = typer.Typer(no_args_is_help=True, help="How good the search is.")
 for name, group in (
     ("documents", documents),
-    ("models", models),
+    ("models", models.app),
     ("jobs", jobs),
     ("evaluate", evaluate),
 ):
     app.add_typer(group, name=name)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
 Compare = Annotated[
     SearchMode | None, typer.Option(help="Another mode, and what differs in pairs.")
@@ -67,8 +66,8 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Answer a question from your documents."""
-    result = _run("ask", question=question, collection=collection, model=model, documents=documents)
-    _print(result, as_json, _answer_text)
+    result = run("ask", question=question, collection=collection, model=model, documents=documents)
+    show(result, as_json, _answer_text)
 
 
 @app.command()
@@ -89,7 +88,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the passages that speak to a query; days as 2024-12-31."""
-    result = _run(
+    result = run(
         "search",
         query=query,
         collection=collection,
@@ -100,7 +99,7 @@ def search(
         in_force_on=in_force_on,
         rerank=rerank,
     )
-    _print(result, as_json, _search_text)
+    show(result, as_json, _search_text)
 
 
 @app.command()
@@ -125,9 +124,9 @@ def hardware(as_json: Json = False) -> None:
         "disk": {"total": found.disk_total, "free": found.disk_free},
         "system": found.system,
         "plan": asdict(best) if (best := recommend(found)) else None,
-        "reason": recommend_text(found, "en" if as_json else _language()),
+        "reason": recommend_text(found, "en" if as_json else language()),
     }
-    _print(result, as_json, lambda r: json.dumps(r, indent=1, ensure_ascii=False))
+    show(result, as_json, lambda r: json.dumps(r, indent=1, ensure_ascii=False))
 
 
 @documents.command("add")
@@ -137,8 +136,8 @@ def documents_add(
     as_json: Json = False,
 ) -> None:
     """Add files and folders."""
-    result = _run("documents add", paths=[str(p.resolve()) for p in paths], collection=collection)
-    _print(result, as_json, _documents_text)
+    result = run("documents add", paths=[str(p.resolve()) for p in paths], collection=collection)
+    show(result, as_json, _documents_text)
     if any(row["error"] for row in result["documents"]):
         raise typer.Exit(3)
 
@@ -150,8 +149,8 @@ def documents_watch(
     as_json: Json = False,
 ) -> None:
     """Link a folder: Hearth keeps the library in step with it while it runs."""
-    result = _run("documents watch", path=str(folder.resolve()), collection=collection)
-    _print(result, as_json, _sync_text)
+    result = run("documents watch", path=str(folder.resolve()), collection=collection)
+    show(result, as_json, _sync_text)
 
 
 @documents.command("sync")
@@ -162,7 +161,7 @@ def documents_sync(
     as_json: Json = False,
 ) -> None:
     """Compare every linked folder with the library now."""
-    _print(_run("documents sync", remove_missing=remove_missing), as_json, _sync_text)
+    show(run("documents sync", remove_missing=remove_missing), as_json, _sync_text)
 
 
 @documents.command("unwatch")
@@ -172,20 +171,20 @@ def documents_unwatch(
     as_json: Json = False,
 ) -> None:
     """End the link of a folder; its documents stay."""
-    result = _run("documents unwatch", path=str(folder.resolve()), remove=remove)
-    _print(result, as_json, lambda r: str(r["unlinked"]))
+    result = run("documents unwatch", path=str(folder.resolve()), remove=remove)
+    show(result, as_json, lambda r: str(r["unlinked"]))
 
 
 @documents.command("list")
 def documents_list(collection: Collection = None, as_json: Json = False) -> None:
     """Every document and its state."""
-    _print(_run("documents list", collection=collection), as_json, _documents_text)
+    show(run("documents list", collection=collection), as_json, _documents_text)
 
 
 @documents.command("remove")
 def documents_remove(document_id: str, as_json: Json = False) -> None:
     """Erase one document from this PC."""
-    _print(_run("documents remove", id=document_id), as_json, lambda r: str(r["document"]))
+    show(run("documents remove", id=document_id), as_json, lambda r: str(r["document"]))
 
 
 @documents.command("export")
@@ -195,8 +194,8 @@ def documents_export(
     as_json: Json = False,
 ) -> None:
     """Write documents, their text and vectors into one file that another PC opens."""
-    result = _run("documents export", path=str(file.resolve()), collection=collection)
-    _print(result, as_json, _plain)
+    result = run("documents export", path=str(file.resolve()), collection=collection)
+    show(result, as_json, plain)
 
 
 @documents.command("import")
@@ -208,99 +207,32 @@ def documents_import(
     as_json: Json = False,
 ) -> None:
     """Take in a file that `documents export` wrote, here or on another PC."""
-    result = _run("documents import", path=str(file.resolve()), collection=collection)
-    _print(result, as_json, _plain)
+    result = run("documents import", path=str(file.resolve()), collection=collection)
+    show(result, as_json, plain)
 
 
 @documents.command("check")
 def documents_check(as_json: Json = False) -> None:
     """Compare the search index with the database."""
-    _print(_run("documents check"), as_json, _plain)
+    show(run("documents check"), as_json, plain)
 
 
 @documents.command("rebuild")
 def documents_rebuild(as_json: Json = False) -> None:
     """Build the search index anew from the database."""
-    _print(_run("documents rebuild"), as_json, _plain)
-
-
-@models.command("list")
-def models_list(as_json: Json = False) -> None:
-    """Models on this PC."""
-    _print(_run("models list"), as_json, _models_text)
-
-
-@models.command("plan")
-def models_plan(
-    path_or_id: str,
-    context: Annotated[int | None, typer.Option(help="Tokens of context.")] = None,
-    kv_type: Annotated[str | None, typer.Option(help="f16, q8_0 or q4_0.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Tokens per prefill batch.")] = None,
-    backend: Annotated[Backend | None, typer.Option(help="llama_cpp or transformers.")] = None,
-    as_json: Json = False,
-) -> None:
-    """What a model would need on this PC, part by part."""
-    from chatbot.hardware.detect import detect, installed
-    from chatbot.memory import plan as planning
-    from chatbot.memory.headers import read_model
-
-    def work() -> dict[str, Any]:
-        path = Path(path_or_id)
-        if not path.exists():
-            rows = _run("models list")["models"]
-            path = Path(next((m["path"] for m in rows if m["id"] == path_or_id), path_or_id))
-        wishes = planning.Wishes(context, kv_type, batch, backend)
-        hardware = detect(Paths.default().data)
-        return planning.to_dict(planning.plan(hardware, read_model(path), wishes, installed()))
-
-    _print(_told(work), as_json, lambda r: str(r["reason"]))
-
-
-@models.command("import")
-def models_import(
-    path: Path,
-    copy: Annotated[bool, typer.Option(help="Copy the files instead of linking them.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Take a GGUF file or a model folder into the list."""
-    result = _run("models import", path=str(path.resolve()), copy=copy)
-    _print(result, as_json, lambda r: str(r["id"]))
-
-
-@models.command("load")
-def models_load(
-    model_id: str,
-    context: Annotated[int | None, typer.Option(help="Tokens of context.")] = None,
-    anyway: Annotated[bool, typer.Option(help="Load even if the plan says no.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Load a model in the running Hearth."""
-    result = _run("models load", needs_owner=True, id=model_id, context=context, anyway=anyway)
-    _print(result, as_json, _plain)
-
-
-@models.command("unload")
-def models_unload(as_json: Json = False) -> None:
-    """Free the loaded model's memory in the running Hearth."""
-    _print(_run("models unload", needs_owner=True), as_json, _plain)
-
-
-@models.command("remove")
-def models_remove(model_id: str, as_json: Json = False) -> None:
-    """Take a model off the list; a copied one is deleted, a linked one stays where it is."""
-    _print(_run("models remove", id=model_id), as_json, _plain)
+    show(run("documents rebuild"), as_json, plain)
 
 
 @jobs.command("list")
 def jobs_list(as_json: Json = False) -> None:
     """Long work, the latest first."""
-    _print(_run("jobs list"), as_json, _jobs_text)
+    show(run("jobs list"), as_json, _jobs_text)
 
 
 @jobs.command("cancel")
 def jobs_cancel(job_id: str, as_json: Json = False) -> None:
     """End a piece of long work."""
-    _print(_run("jobs cancel", id=job_id), as_json, _plain)
+    show(run("jobs cancel", id=job_id), as_json, plain)
 
 
 @evaluate.command("retrieval")
@@ -330,7 +262,7 @@ def evaluate_retrieval(
             reranker=reranker,
         )
 
-    _print(_told(work), as_json, _plain)
+    show(told(work), as_json, plain)
 
 
 @evaluate.command("questions")
@@ -343,15 +275,15 @@ def evaluate_questions(
     as_json: Json = False,
 ) -> None:
     """Measure the search with your own questions on your own documents."""
-    result = _run("evaluate questions", mode=mode, compare=compare, rerank=rerank)
-    _print(result, as_json, _plain)
+    result = run("evaluate questions", mode=mode, compare=compare, rerank=rerank)
+    show(result, as_json, plain)
 
 
 @evaluate.command("import")
 def evaluate_import(file: Path, as_json: Json = False) -> None:
     """Add questions from a CSV or JSONL file: question, document, page, article, quote."""
-    result = _run("evaluate import", path=str(file.resolve()))
-    _print(result, as_json, _imported_text)
+    result = run("evaluate import", path=str(file.resolve()))
+    show(result, as_json, _imported_text)
     if result["bad"]:
         raise typer.Exit(3)
 
@@ -359,74 +291,9 @@ def evaluate_import(file: Path, as_json: Json = False) -> None:
 @evaluate.command("export")
 def evaluate_export(file: Path, as_json: Json = False) -> None:
     """Write your questions and their right passages to a CSV file."""
-    table = _run("evaluate export")["csv"]
-    _told(lambda: {"bytes": _write(file, table)})
-    _print({"file": str(file.resolve())}, as_json, lambda r: str(r["file"]))
-
-
-# --- reaching the owner ---------------------------------------------------------------------
-
-
-def _run(command: str, *, needs_owner: bool = False, **params: Any) -> dict[str, Any]:
-    """Run a command in the Hearth that owns the data folder, or as the owner."""
-    from chatbot.services import owner_of
-
-    owner = owner_of(Paths.default())
-    if owner and owner.get("address"):
-        return _told(lambda: _call(owner["address"], owner["token"], command, params))
-    if needs_owner:
-        return _told(_refuse)
-    return _told(lambda: _run_here(command, params))
-
-
-def _refuse() -> dict[str, Any]:
-    raise OwnerMissing
-
-
-def _run_here(command: str, params: dict[str, Any]) -> dict[str, Any]:
-    from chatbot.api import commands
-    from chatbot.services import close_services, open_services
-
-    try:
-        return commands.run(open_services(), command, params)
-    finally:
-        close_services()
-
-
-def _call(address: str, token: str, command: str, params: dict[str, Any]) -> dict[str, Any]:
-    import httpx
-
-    try:
-        response = httpx.post(
-            f"{address}/api/command",
-            json={"name": command, "params": params},
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=None,  # noqa: S113 - a command may be an hour's work
-            trust_env=False,
-        )
-        body: dict[str, Any] = response.json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise OwnerSilent(str(error), address=address) from error
-    if "result" in body:
-        result: dict[str, Any] = body["result"]
-        return result
-    problem = body["error"]
-    if "code" in problem:
-        raise ChatbotError.from_dict(problem)
-    raise OwnerSilent(problem["message"], address=address)
-
-
-def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result of `work`; an error becomes its message on stderr and exit code 1."""
-    try:
-        return work()
-    except ChatbotError as error:
-        if "--json" in sys.argv:
-            described = {**error.to_dict(), "message": error.text("en")}
-            print(json.dumps({"error": described}, ensure_ascii=False), file=sys.stderr)
-        else:
-            print(error.text(_language()), file=sys.stderr)
-        raise typer.Exit(1) from None
+    table = run("evaluate export")["csv"]
+    told(lambda: {"bytes": _write(file, table)})
+    show({"file": str(file.resolve())}, as_json, lambda r: str(r["file"]))
 
 
 def _write(file: Path, text: str) -> int:
@@ -436,19 +303,7 @@ def _write(file: Path, text: str) -> int:
         raise ChatbotError(f"{file}: {error.strerror}") from error
 
 
-def _language() -> Language:
-    return preferred_language((locale.getlocale()[0] or "en").replace("_", "-"))
-
-
 # --- words on the terminal ------------------------------------------------------------------
-
-
-def _print(result: dict[str, Any], as_json: bool, as_text: Callable[[dict[str, Any]], str]) -> None:
-    print(json.dumps(result, ensure_ascii=False) if as_json else as_text(result))
-
-
-def _plain(result: dict[str, Any]) -> str:
-    return "\n".join(f"{key}: {value}" for key, value in result.items())
 
 
 def _place(row: dict[str, Any]) -> str:
@@ -486,14 +341,6 @@ def _sync_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _models_text(result: dict[str, Any]) -> str:
-    return "\n".join(
-        f"{'*' if m['id'] == result['loaded'] else ' '} {m['id']}  {m['format']}  "
-        f"{m['size'] / 1e9:.1f} GB  {m['path']}"
-        for m in result["models"]
-    )
-
-
 def _imported_text(result: dict[str, Any]) -> str:
     lines = [f"{result['added']} added, {result['known']} already there"]
     return "\n".join([*lines, *(f"line {row['line']}: {row['error']}" for row in result["bad"])])
@@ -501,8 +348,12 @@ def _imported_text(result: dict[str, Any]) -> str:
 
 def _jobs_text(result: dict[str, Any]) -> str:
     return "\n".join(
-        f"{j['id']}  {j['state']:9} {j['title']}  {j['message']}" for j in result["jobs"]
+        f"{j['id']}  {j['state']:9} {_title(j)}  {j['message']}" for j in result["jobs"]
     )
+
+
+def _title(job: dict[str, Any]) -> str:
+    return filled(job["title"], job["params"].get("values", {}), language())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -47,6 +48,7 @@ from chatbot.library.store import DocumentStore
 from chatbot.library.watch import LinkedFolders
 from chatbot.library.window import window_of
 from chatbot.models.store import ModelStore
+from chatbot.ownership import Ownership, own
 from chatbot.retrieval.search import Search
 from chatbot.settings import (
     SAMPLES,
@@ -55,7 +57,6 @@ from chatbot.settings import (
     load_settings,
     offline,
     save_settings,
-    served_at,
     write_atomically,
 )
 from chatbot.types import (
@@ -70,13 +71,11 @@ from chatbot.types import (
 from chatbot.workshop import Workshop, check_passed
 
 if TYPE_CHECKING:
-    from filelock import FileLock
-
     from chatbot.evaluation.quality import Quality
     from chatbot.evaluation.questions import Suggestion
     from chatbot.evaluation.runs import Configuration
 
-# Imported where they are needed, for the sake of a quick start: filelock, chatbot.evaluation,
+# Imported where they are needed, for the sake of a quick start: chatbot.evaluation,
 # chatbot.memory, library.exporting and importing, models.importing.
 
 log = logging.getLogger(__name__)
@@ -95,15 +94,12 @@ DRAWING_SECONDS = 1.0
 class Services:
     """The open rooms of one data folder; build it with `open_services`."""
 
-    def __init__(self, paths: Paths, lock: FileLock, address: str = "") -> None:
-        """`address` is where the pages are served. The index opens when it is needed, a page shown, or soon."""
-        self.paths = paths
-        self._lock = lock
-        self._address = address
+    def __init__(self, ownership: Ownership) -> None:
+        """Open the rooms; the index opens when it is needed, a page is shown, or soon."""
+        self.ownership = ownership
+        self.paths = paths = ownership.paths
         self._patience = FIRST_PAGE_SECONDS
         paths.make()
-        self.token = _token(paths.token)
-        self._announce()
         _clear(paths.temporary)
         self.settings = load_settings(paths.settings)
         self._changing = threading.Lock()
@@ -124,7 +120,12 @@ class Services:
         self.monitor = Monitor()
         self.jobs = Jobs(self.database)
         self.workshop = Workshop(
-            self.models, self.jobs, self.engines, lambda: self.settings, self.hardware
+            self.models,
+            self.jobs,
+            self.engines,
+            lambda: self.settings,
+            self.hardware,
+            LibraryFile(self),
         )
         self.answers = Answers(
             self.history_of, self.find, self.engine_for, self._style, self.files_ready
@@ -134,11 +135,6 @@ class Services:
         self._reading: str | None = None
         """The document being taken in; it is ready only once the index has heard of it too."""
         self._open_index()  # last, for it starts a thread
-
-    def _announce(self) -> None:
-        """Tell a second start and the command line, through a file of this user's, who owns the folder."""
-        owner = {"pid": os.getpid(), "address": self._address, "token": self.token}
-        write_atomically(self.paths.owner, json.dumps(owner).encode())
 
     def _open_index(self) -> None:
         self.index = Index(
@@ -174,7 +170,7 @@ class Services:
             self.change_settings(samples_added=True)
         elif self.ingest.unfinished():
             self._start_ingest()
-        if self._address:  # the owner that one command makes would be gone before anything changes
+        if self.ownership.address:  # the owner that one command makes would be gone before anything changes
             self.folders.start()
         threading.Thread(target=self._unload_idle, name="idle", daemon=True).start()
 
@@ -203,8 +199,7 @@ class Services:
             ExitStack() as rooms
         ):  # from the last to the first, each whatever becomes of the others
             for leave in (
-                self._lock.release,
-                partial(self.paths.owner.unlink, missing_ok=True),
+                self.ownership.release,
                 self.database.close,
                 self.index.close,
                 self.reader.close,
@@ -512,13 +507,6 @@ class Services:
             self.index.use_reranker(new.reranker)
         return new
 
-    def renew_token(self) -> str:
-        """A fresh API token; the old one stops working at once."""
-        self.paths.token.unlink(missing_ok=True)
-        self.token = _token(self.paths.token)
-        self._announce()
-        return self.token
-
     def delete_everything(self) -> None:
         """Erase all conversations and documents from this PC; models and settings stay."""
         self.answers.stop_all()
@@ -562,6 +550,27 @@ class Services:
         }
 
 
+class LibraryFile:
+    """All documents as one file, for the models that take them along."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def place(self) -> Path:
+        folder = self._services.paths.temporary / uuid.uuid4().hex
+        folder.mkdir()
+        return folder / "library.hearth"
+
+    def pack(self, file: Path, report: Callable[[float], None]) -> None:
+        from chatbot.library.exporting import export
+
+        paths = self._services.paths
+        export(paths.database, paths.files, file, None, report)
+
+    def take_in(self, file: Path) -> Job:
+        return self._services.import_documents(file)
+
+
 def _code(error: ChatbotError | None) -> str | None:
     return error.code if error else None
 
@@ -592,12 +601,11 @@ def open_services(paths: Paths | None = None) -> Services:
     global _services  # noqa: PLW0603 - the one place that holds the process's single owner
     with _opening:
         if _services is None:
-            paths = paths or Paths.default()
-            lock = _own(paths)
+            ownership = own(paths or Paths.default())
             try:
-                opened = Services(paths, lock, served_at())
+                opened = Services(ownership)
             except BaseException:
-                lock.release()
+                ownership.release()
                 raise
             try:
                 opened.start()
@@ -620,53 +628,6 @@ def close_services() -> None:
         if _services is not None:
             _services.close()
             _services = None
-
-
-def owner_of(paths: Paths) -> dict[str, Any] | None:
-    """Process id and address of the Hearth that holds this data folder now, or None."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(paths.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        try:
-            owner: dict[str, Any] = json.loads(paths.owner.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            owner = {"pid": 0, "address": ""}
-        return owner
-    except OSError:
-        return None  # the folder does not exist yet
-    lock.release()
-    return None
-
-
-def _own(paths: Paths) -> FileLock:
-    from filelock import FileLock, Timeout
-
-    os.umask(0o077)  # what this process and its helpers write is for this user only
-    paths.data.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(paths.lock, mode=0o600)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        owner = owner_of(paths) or {}
-        where = owner.get("address") or f"PID {owner.get('pid', '?')}"
-        raise OwnerError(address=where) from None
-    return lock
-
-
-def _token(file: Path) -> str:
-    """HEARTH_API_TOKEN, else the stored token, made at first run and readable by this user only."""
-    if given := os.environ.get("HEARTH_API_TOKEN", "").strip():
-        return given
-    stored = file.read_text(encoding="utf-8").strip() if file.exists() else ""
-    if not stored:  # an empty token would open the door to everyone
-        import secrets
-
-        stored = secrets.token_urlsafe(32)
-        write_atomically(file, stored.encode())
-    return stored
 
 
 def _clear(folder: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from chatbot.engines.host import EngineHost
 from chatbot.errors import FailedCheck, ModelInUse, NotFoundError
@@ -63,6 +63,19 @@ class Outline:
         return self.needs <= self.free
 
 
+class Library(Protocol):
+    """The documents as far as a packed model takes them along."""
+
+    def pack(self, file: Path, report: Callable[[float], None]) -> None:
+        """Write every document, its text and vectors into that file."""
+
+    def take_in(self, file: Path) -> object:
+        """Begin to take in what `pack` wrote; the file may be deleted afterwards."""
+
+    def place(self) -> Path:
+        """A path for such a file, in a folder that is cleared at the next start."""
+
+
 class Workshop:
     """Begins and does the jobs that make models; knows which models are in use."""
 
@@ -73,12 +86,14 @@ class Workshop:
         engines: EngineHost,
         settings: Callable[[], Settings],
         hardware: Callable[[], Hardware],
+        library: Library,
     ) -> None:
         self._models = models
         self._jobs = jobs
         self._engines = engines
         self._settings = settings
         self._hardware = hardware
+        self._library = library
 
     @cached_property
     def _stages(self) -> Stages:
@@ -104,7 +119,8 @@ class Workshop:
     def take_in(self, path: Path, *, link: bool = True) -> Job:
         """Begin to take a model of this PC into the list: GGUF, folder, adapter, pickled weights or zip."""
         path = path.expanduser().resolve()
-        return self._begin("import_model", self._first(path, link=link), name=path.name)
+        stages = chain.checked(self._first(path, link=link))
+        return self._begin("import_model", stages, name=path.name)
 
     def download(
         self,
@@ -112,10 +128,10 @@ class Workshop:
         *,
         revision: str | None = None,
         file: str | None = None,
-        role: ModelRole = "chat",
+        role: ModelRole | None = None,
     ) -> Job:
         """Begin to fetch a repository of the hub, or one GGUF file of it."""
-        stages = [_download(repo, revision, file, role), Stage("verify")]
+        stages = chain.checked([_download(repo, revision, file, role)])
         return self._begin("download", stages, name=repo)
 
     def prepare(self, source: str, **options: str) -> Job:
@@ -154,13 +170,11 @@ class Workshop:
             "verify", [*stages, Stage("verify", {"parent": parent})], source, name=name
         )
 
-    def package(self, source: str, file: Path) -> Job:
-        """Begin to write a model into one zip."""
-        file = file.expanduser().resolve()
+    def package(self, source: str, file: Path, *, library: bool = False) -> Job:
+        """Begin to write a model into one zip; with `library` all documents travel along."""
         stages, name = self._from(source)
-        return self._begin(
-            "package", [*stages, Stage("package", {"file": str(file)})], source, name=name
-        )
+        options = {"file": str(file.expanduser().resolve()), "library": library}
+        return self._begin("package", [*stages, Stage("package", options)], source, name=name)
 
     def push(self, source: str, repo: str, *, private: bool = True) -> Job:
         """Begin to upload a model to the person's own repository."""
@@ -271,17 +285,38 @@ class Workshop:
         if stage.do == "import":
             return self._stages.take_in(report, **params)
         if stage.do == "unpack":
-            return self._stages.unpack(report, **params)
+            return self._unpack(report, **params)
         if stage.do == "prepare" and "path" in params:
             return self._stages.prepare(report, source=Path(params.pop("path")), **params)
         if made is None:
             raise NotFoundError(stage.do)
         source = self._models.get(made)
+        if stage.do == "package":
+            return self._package(report, source, **params)
         if stage.do == "verify" and context.job.kind != "verify":
             self._stages.verify(report, source=source)
             check_passed(self._models.get(made))
             return None
         return getattr(self._stages, stage.do)(report, source=source, **params)  # type: ignore[no-any-return]
+
+    def _package(
+        self, report: StepContext, source: ModelArtifact, *, file: str, library: bool
+    ) -> dict[str, Any]:
+        if not library:
+            return self._stages.package(report, source=source, file=file)
+        documents = self._library.place()
+        try:
+            self._library.pack(documents, report)
+            return self._stages.package(report, source=source, file=file, library=str(documents))
+        finally:
+            documents.unlink(missing_ok=True)
+
+    def _unpack(self, report: StepContext, *, path: str) -> str:
+        documents = self._library.place()
+        made = self._stages.unpack(report, path=path, library=str(documents))
+        if documents.exists():
+            self._library.take_in(documents)
+        return made
 
     def _tidy(self, context: JobContext, number: int) -> None:
         """Remove models of this chain that nothing needs any more, once the one after them is checked."""
@@ -337,11 +372,9 @@ class Workshop:
 
     def _first(self, path: Path, *, link: bool = True) -> list[Stage]:
         kind = _kind_of(path)
-        if kind == "import":
-            return [Stage("import", {"path": str(path), "link": link})]
-        if kind == "prepare":
-            return [Stage("prepare", {"path": str(path), "precision": "keep"}), Stage("verify")]
-        return [Stage(kind, {"path": str(path)}), Stage("verify")]
+        options: dict[str, Any] = {"link": link} if kind == "import" else {}
+        options |= {"precision": "keep"} if kind == "prepare" else {}
+        return [Stage(kind, {"path": str(path), **options})]
 
 
 def check_passed(model: ModelArtifact, *, anyway: bool = False) -> None:
@@ -358,7 +391,7 @@ def _kind_of(path: Path) -> str:
     return kind_of(path)
 
 
-def _download(repo: str, revision: str | None, file: str | None, role: str) -> Stage:
+def _download(repo: str, revision: str | None, file: str | None, role: ModelRole | None) -> Stage:
     return Stage("download", {"repo": repo, "revision": revision, "file": file, "role": role})
 
 

@@ -23,8 +23,8 @@ TIERS = {
     "workshop": 4,
     "services": 5,
     "api": 6,
-    "__main__": 7,
     "cli": 7,
+    "__main__": 8,
     "pages": 7,
     "app": 7,
 }

@@ -31,6 +31,9 @@ WEIGHTS = {
 MAKES = ("download", "import", "unpack", "merge", "prepare", "convert", "quantise")
 """Steps that end with a model on the list."""
 
+CHECKED = tuple(step for step in MAKES if step != "import")
+"""Steps after which the model is checked; what a person brings along is only read."""
+
 BITS = {
     "F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q5_K_S": 5.54,
     "Q4_K_M": 4.9, "Q4_K_S": 4.6, "IQ4_XS": 4.3, "Q3_K_L": 4.3, "Q3_K_M": 3.95, "Q3_K_S": 3.5,
@@ -59,10 +62,10 @@ class Ingredients:
 
 
 def checked(stages: Sequence[Stage]) -> list[Stage]:
-    """The stages with a check after each one that makes a model."""
+    """The stages with a check after each one that makes or fetches a model."""
     found = []
     for stage in stages:
-        found += [stage, Stage("verify")] if stage.do in MAKES else [stage]
+        found += [stage, Stage("verify")] if stage.do in CHECKED else [stage]
     return found
 
 

@@ -25,7 +25,7 @@ HUNG_AFTER = 60.0
 """Seconds without a sign of life: a step may hold Python's lock for long while it maps a large file."""
 
 
-def run(step: str, report: Report, *, online: bool = False, **params: Any) -> dict[str, Any]:
+def run(step: str, report: Report, /, *, online: bool = False, **params: Any) -> dict[str, Any]:
     """What that step returns, done in a child process of its own that ends with it.
 
     `online` lets the libraries in the child speak to the hub. Raises the step's own error, ChildDied

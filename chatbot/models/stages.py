@@ -83,9 +83,23 @@ class Stages:
             cancelled=lambda: bool(stopped),
         ).id
 
-    def unpack(self, report: Report, *, path: str) -> str:
-        """What `package` wrote, or a zip made by hand."""
-        return making.make(self._store, "unpack", report, source=Path(path)).id
+    def unpack(self, report: Report, *, path: str, library: str | None = None) -> str:
+        """What `package` wrote, or a zip made by hand; `library` takes the documents that came along."""
+        return making.make(self._store, "unpack", report, source=Path(path), library=library).id
+
+    def download(
+        self,
+        report: Report,
+        *,
+        repo: str,
+        revision: str = "main",
+        file: str | None = None,
+        role: ModelRole | None = None,
+    ) -> str:
+        """A repository of the hub, or one GGUF file of it."""
+        from chatbot.models.fetching import download
+
+        return download(self._store, report, repo=repo, revision=revision, file=file, role=role).id
 
     def merge(self, report: Report, *, source: ModelArtifact, adapter: str) -> str:
         """An adapter, of the list or of this PC, merged into its base."""
@@ -155,6 +169,8 @@ class Stages:
         """
         made = source.manifest.get("made") or {}
         report(0.0, N_("Checking"))
+        if parent and Path(parent).exists():
+            parent = self.take_in(report, path=parent)
         before = self._store.get(parent) if parent else parent_of(self._store, source)
         against: dict[str, Any] = {}
         if before and before.id != source.id:

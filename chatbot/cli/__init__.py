@@ -1,0 +1,1 @@
+"""What the command line is made of, beside the commands themselves (`chatbot.__main__`)."""
