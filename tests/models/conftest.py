@@ -8,6 +8,9 @@ import pytest
 from chatbot.database import Database
 from chatbot.models.store import ModelStore
 from chatbot.settings import Paths
+from tests.tiny_models import tiny_gguf, tiny_hf
+
+__all__ = ["tiny_gguf", "tiny_hf"]
 
 
 @pytest.fixture

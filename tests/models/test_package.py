@@ -585,6 +585,7 @@ def test_a_model_that_only_the_owner_can_judge_is_named_by_its_archive_not_by_a_
     assert list(store.folder.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_a_large_archive_is_unpacked_in_little_memory(tmp_path: Path, target: Path) -> None:
     """300 MB stored and 60 MB out of 0.4 MB: the process stays far below 256 MB."""
     text = (b"Xin chao cac ban. " * 10_000 + os.urandom(900)) * 300
@@ -596,17 +597,15 @@ def test_a_large_archive_is_unpacked_in_little_memory(tmp_path: Path, target: Pa
                 weights.write(bytes(4 << 20))
     del text
     code = (
-        "import resource, sys; from pathlib import Path; from chatbot.models.unpack import unpack\n"
+        "import sys; from pathlib import Path; from chatbot.models.unpack import unpack\n"
         "unpack(lambda *a, **k: None, source=Path(sys.argv[1]), target=Path(sys.argv[2]))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
     )
-    if sys.platform == "win32":
-        pytest.skip("needs getrusage")
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "m.zip"), str(target)],
         capture_output=True, text=True, cwd=PROJECT, check=True,
     )  # fmt: skip
-    assert int(done.stdout) < 200
+    assert int(done.stdout) < 128_000, "kB"
 
 
 # --- for any name, any damage -------------------------------------------------------------------
