@@ -10,6 +10,7 @@ import json
 import math
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeGuard
 
@@ -61,15 +62,31 @@ def read_folder(folder: Path) -> ModelFacts:
         mapped = set(_weight_map(folder, INDEX))
         if missing := mapped - {tensor.name for tensor in tensors}:
             raise BrokenModel(ABSENT, name=folder.name, part=min(missing))
-    figures = _Figures({**config, **_text_part(config)}, folder.name)
-    return ModelFacts(
+    return replace(
+        described(config, folder.name),
         format="pt" if pickled else "hf",
         path=str(folder),
         files=tuple(files),
         name=name_of(folder),
+        quantisation=main_type(tensors),
+        tensors=tuple(tensors),
+        chat_template=has_template(folder),
+        tokenizer=any((folder / name).is_file() for name in TOKENIZERS),
+        tied=_tied(config) if pickled else not _has_head(tensors),
+    )
+
+
+def described(config: dict[str, Any], name: str) -> ModelFacts:
+    """What config.json alone says of a model: its geometry, no tensors. Raises BrokenModel."""
+    figures = _Figures({**config, **_text_part(config)}, name)
+    return ModelFacts(
+        format="hf",
+        path="",
+        files=(),
+        name=name,
         architecture=str(config.get("model_type", "")),
         writes_text=_writes_text(config),
-        quantisation=main_type(tensors),
+        quantisation="",
         context=figures.number(
             "max_position_embeddings", "n_positions", "max_seq_len", default=2048
         ),
@@ -79,10 +96,10 @@ def read_folder(folder: Path) -> ModelFacts:
             "intermediate_size", "n_inner", "ffn_dim", default=4 * figures.width
         ),
         layers=figures.layers(),
-        tensors=tuple(tensors),
-        chat_template=has_template(folder),
-        tokenizer=any((folder / name).is_file() for name in TOKENIZERS),
-        tied=_tied(config) if pickled else not _has_head(tensors),
+        tensors=(),
+        chat_template=False,
+        tokenizer=False,
+        tied=_tied(config),
         quantised_by=_quantised_by(config),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -91,8 +92,27 @@ def read_gguf(path: Path) -> GgufHeader:
         raise BrokenModel(str(error), name=path.name) from error
 
 
+def read_start(start: bytes, size: int, name: str) -> GgufHeader:
+    """As much of the header as stands in a file's first bytes; `size` is the whole file's. No tensors.
+
+    The sizes of a model come before its tokenizer, so the first kilobytes tell them. Raises BrokenModel.
+    """
+    reader = _Reader(BytesIO(start), size, name)
+    try:
+        return reader.header()
+    except BrokenModel:
+        if not reader.ran_out:
+            raise
+    return GgufHeader(0, reader.values, reader.lengths, (), size, len(start))
+
+
 class _Reader:
+    ran_out = False
+    """Whether the bytes ended before the header did."""
+
     def __init__(self, file: BinaryIO, size: int, name: str) -> None:
+        self.values: dict[str, Any] = {}
+        self.lengths: dict[str, int] = {}
         self._file = file
         self._size = size
         self._name = name
@@ -110,15 +130,12 @@ class _Reader:
             raise self._broken(N_("it holds no usable number of tensors ({part})."), tensor_count)
         if key_count > MAX_KEYS:
             raise self._broken(_MALFORMED, key_count)
-        values: dict[str, Any] = {}
-        lengths: dict[str, int] = {}
+        values, lengths = self.values, self.lengths
         for _ in range(key_count):
             key = self._key()
             if key in values:
                 raise self._broken(_MALFORMED, key)
-            values[key], length = self._value(self._number("I"), key)
-            if length is not None:
-                lengths[key] = length
+            values[key] = self._value(self._number("I"), key)
         alignment = values.get("general.alignment", 32)
         if (
             type(alignment) is not int
@@ -171,28 +188,29 @@ class _Reader:
             if start + end > self._size:
                 raise self._broken(_OUTSIDE, tensor.name)
 
-    def _value(self, kind: int, key: str) -> tuple[Any, int | None]:
-        """A metadata value, and its length where it has one."""
+    def _value(self, kind: int, key: str) -> Any:
+        """A metadata value; its length is written down where it has one."""
         if kind in _SCALARS:
-            return self._number(_SCALARS[kind]), None
+            return self._number(_SCALARS[kind])
         if kind == _TEXT:
-            length = self._number("Q")
+            length = self.lengths[key] = self._number("Q")
             kept = self._take(min(length, KEPT_TEXT))
             self._skip(length - len(kept))
-            return kept.decode("utf-8", "replace"), length
+            return kept.decode("utf-8", "replace")
         if kind != _ARRAY:
             raise self._broken(_MALFORMED, key)
         item, count = self._number("I"), self._number("Q")
+        self.lengths[key] = count
         if item == _TEXT:
             self._skip_strings(count)
-            return None, count
+            return None
         if item not in _SCALARS:
             raise self._broken(_MALFORMED, key)
         width = struct.calcsize("<" + _SCALARS[item])
         if count > KEPT_NUMBERS:
             self._skip(count * width)
-            return None, count
-        return struct.unpack(f"<{count}{_SCALARS[item]}", self._take(count * width)), count
+            return None
+        return struct.unpack(f"<{count}{_SCALARS[item]}", self._take(count * width))
 
     def _skip_strings(self, count: int) -> None:
         self._strings += count
@@ -222,7 +240,8 @@ class _Reader:
     def _take(self, length: int) -> bytes:
         self._advance(length)
         data = self._file.read(length)
-        if len(data) < length:  # it shrank while we read
+        if len(data) < length:  # it shrank while we read, or only its start is here
+            self.ran_out = True
             raise self._broken(_SHORT)
         return data
 

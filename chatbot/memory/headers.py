@@ -18,7 +18,7 @@ from chatbot.i18n import N_
 from chatbot.memory.adapter import is_adapter, read_adapter
 from chatbot.memory.facts import Layer, ModelFacts, Tensor
 from chatbot.memory.folder import MAX_LAYERS, read_folder
-from chatbot.memory.gguf import MAGIC, GgufHeader, read_gguf
+from chatbot.memory.gguf import MAGIC, GgufHeader, read_gguf, read_start
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 MAX_PARTS = 1000
@@ -114,6 +114,15 @@ def _read_gguf_model(path: Path) -> ModelFacts:
         raise BrokenModel(N_("two of its tensors have the same name."), name=path.name)
     facts = _Metadata(first, tensors, parts[0]).facts()
     return replace(facts, files=tuple(part.name for part in parts))
+
+
+def read_gguf_start(start: bytes, size: int, name: str) -> ModelFacts:
+    """What the first bytes of a GGUF file say of the model: its geometry, perhaps no tensors.
+
+    Raises BrokenModel, also when the bytes end before the geometry does.
+    """
+    header = read_start(start, size, name)
+    return _Metadata(header, header.tensors, Path(name)).facts()
 
 
 def split_parts(path: Path) -> list[Path]:
@@ -222,7 +231,8 @@ class _Metadata:
         label = FILE_TYPES.get(self._header.values.get("general.file_type", -1))
         if label:
             return label
-        return max(self._tensors, key=lambda tensor: tensor.size).type
+        largest = max(self._tensors, key=lambda tensor: tensor.size, default=None)
+        return largest.type if largest else ""
 
     def _per_layer(self, key: str, default: int | None) -> list[int]:
         """One number for each layer, where the file gives one for all or one for each."""

@@ -68,19 +68,21 @@ def download(
     report: Report,
     *,
     repo: str,
-    revision: str = "main",
+    revision: str | None = None,
     file: str | None = None,
+    quantisation: str | None = None,
     role: ModelRole | None = None,
     name: str = "",
 ) -> ModelArtifact:
     """The listed model of that repository, fetched at the commit that `revision` names now.
 
-    `file` chooses one GGUF (any part of a split one). Raises OfflineError, HubError, GatedModel, ModelError,
+    `file` chooses one GGUF (the first part of a split one), `quantisation` the one of that type. Raises OfflineError, HubError, GatedModel, ModelError,
     BrokenModel, DiskFullError, and Cancelled when `report` does; what was fetched is then kept.
     """
     report(0.0, N_("Asking the hub for {repo}"), repo=repo)
     with Hub() as hub:
-        model = hub.model(repo, revision)
+        model = hub.model(repo, revision or "main")
+        file = file or (file_of_type(model, quantisation) if quantisation else None)
         files = needed(model, file)
         check_runs_no_code(hub, model, files)
     target = store.folder / f"{DOWNLOAD}{_key(model, files)}"
@@ -125,6 +127,16 @@ def quantisations(model: RemoteModel) -> list[Quantisation]:
             size = sum(part.size for part in parts)
             found.append(Quantisation(file.path, type_in(file.path), size, len(parts)))
     return sorted(found, key=lambda one: one.size)
+
+
+def file_of_type(model: RemoteModel, quantisation: str) -> str:
+    """The GGUF of that type in a repository. Raises ModelError where there is none."""
+    for one in quantisations(model):
+        if one.type == quantisation.upper():
+            return one.file
+    raise ModelError(
+        N_("the repository has no GGUF of the type {part}."), name=model.repo, part=quantisation
+    )
 
 
 _TYPE = re.compile(
