@@ -9,11 +9,12 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from chatbot.errors import BrokenModel, Cancelled, DiskFullError, ModelError
 from chatbot.i18n import N_
+from chatbot.memory.adapter import is_adapter
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.folder import INDEX, is_inside
 from chatbot.memory.headers import kind_of_file, read_model, split_parts
@@ -24,6 +25,9 @@ from chatbot.types import ModelArtifact
 
 COMPANIONS = (".json", ".txt", ".model", ".jinja", ".md")
 MAX_COMPANION = 100_000_000
+PICKLED = N_(
+    "its weights are PyTorch files (.bin, .pt); prepare it: that makes a copy as safetensors."
+)
 
 Progress = Callable[[float, str], None]
 
@@ -59,7 +63,7 @@ def import_model(
     try:
         stored = [reading.read(file, begun / file.name if begun else None) for file in files]
         if begun is not None:
-            copied = begun if facts.format == "hf" else begun / Path(facts.path).name
+            copied = begun if facts.format != "gguf" else begun / Path(facts.path).name
             if read_model(copied).tensors != facts.tensors:
                 raise BrokenModel(_CHANGED, name=facts.name)
             sync(begun)
@@ -78,7 +82,7 @@ _CHANGED = N_("its files changed while they were read; wait until they are compl
 
 def located(path: Path) -> Path:
     """The model meant by that path: a folder holding one GGUF model means that file."""
-    if not path.is_dir() or (path / "config.json").exists():
+    if not path.is_dir() or (path / "config.json").exists() or is_adapter(path):
         return path
     ggufs = [f for f in path.iterdir() if f.is_file() and f.suffix.lower() == ".gguf"]
     models = {split_parts(file)[0] for file in ggufs if kind_of_file(file) == "gguf"}
@@ -94,7 +98,14 @@ def located(path: Path) -> Path:
 
 
 def check_usable(facts: ModelFacts) -> None:
-    """Raise ModelError or BrokenModel when no engine here could chat with that model."""
+    """Raise ModelError or BrokenModel when no engine here could chat with that model.
+
+    An adapter passes: it chats with its base, or merged into it.
+    """
+    if facts.format == "adapter":
+        return
+    if facts.format == "pt":
+        raise ModelError(PICKLED, name=facts.name)
     if not facts.writes_text:
         raise ModelError(N_("it is not a model that writes text."), name=facts.name)
     if facts.quantised_by:
@@ -112,16 +123,22 @@ def model_files(facts: ModelFacts) -> list[Path]:
     if facts.format == "gguf":
         return [Path(facts.path).with_name(name) for name in facts.files]
     folder = Path(facts.path)
-    files = [folder / name for name in facts.files]
-    for file in sorted(folder.iterdir()):
-        if file.name in facts.files or not file.is_file() or not _is_companion(file):
-            continue
+    return [*(folder / name for name in facts.files), *companions(folder, facts.files)]
+
+
+def companions(folder: Path, weights: Collection[str] = ()) -> tuple[Path, ...]:
+    """A model folder's settings, tokenizer and licence: what goes along with the weights. Raises BrokenModel."""
+    files = [
+        file
+        for file in sorted(folder.iterdir())
+        if file.name not in weights and file.is_file() and _is_companion(file)
+    ]
+    for file in files:
         if not is_inside(file, folder):
             raise BrokenModel(
-                N_("{part} points outside the model's folder."), name=facts.name, part=file.name
+                N_("{part} points outside the model's folder."), name=folder.name, part=file.name
             )
-        files.append(file)
-    return files
+    return tuple(files)
 
 
 def _is_companion(file: Path) -> bool:

@@ -251,6 +251,7 @@ def _manifest(
         "quantisation": facts.quantisation,
         "types": facts.size_by_type(),
         "chat_template": facts.chat_template,
+        **({"adapter": asdict(facts.adapter)} if facts.adapter else {}),
         "files": [asdict(file) for file in files],
     }
 
@@ -280,7 +281,7 @@ def _from_manifest(manifest: dict[str, Any], home: Path) -> ModelArtifact:
 
 def _name(facts: ModelFacts) -> str:
     """What people call it: the file's own name, or the header's where the file's says nothing."""
-    if facts.format == "hf":
+    if facts.format != "gguf":
         return facts.name
     stem = _SPLIT.sub("", Path(facts.path).stem)
     if _SAYS_NOTHING.fullmatch(stem):
