@@ -26,7 +26,6 @@ STEPS = {
     "package": "chatbot.models.package",
     "unpack": "chatbot.models.unpack",
     "push": "chatbot.models.push",
-    "bench": "chatbot.models.bench",
 }
 """Where the function of each step lives; it bears the step's name."""
 
