@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,15 @@ from streamlit.starlette import App
 from chatbot.api.guard import Guard
 from chatbot.api.routes import routes
 from chatbot.errors import ChatbotError
-from chatbot.settings import serve_at
+from chatbot.ownership import own
+from chatbot.settings import Paths
 
 
 @asynccontextmanager
 async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
     """Own the data folder while the server runs; the rooms open while the browser loads the frame."""
     host, port = config.get_option("server.address"), config.get_option("server.port")
-    serve_at(f"http://{host or 'localhost'}:{port}")
+    _or_exit(lambda: own(Paths.default(), address=f"http://{host or 'localhost'}:{port}"))
     opening = threading.Thread(target=_open, name="opening")
     opening.start()
     try:
@@ -47,13 +48,16 @@ async def lifespan(_app: App) -> AsyncIterator[dict[str, Any]]:
 
 
 def _open() -> None:
-    """Open the data folder; the first page waits for it. Another owner ends this process."""
-    from chatbot.services import open_services
+    from chatbot.services import open_services  # the first page waits for it
 
+    _or_exit(open_services)
+
+
+def _or_exit(work: Callable[[], object]) -> None:
+    """Do it, or end this process with one sentence: the server would print a traceback and go on."""
     try:
-        open_services()
+        work()
     except ChatbotError as error:
-        # The server would print a traceback and go on; a person needs one sentence.
         print(f"\n  {error.text('vi')}\n  {error.text('en')}\n", file=sys.stderr)  # noqa: T201
         sys.stderr.flush()
         os._exit(1)

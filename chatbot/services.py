@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import threading
 import time
@@ -31,7 +30,6 @@ from chatbot.errors import (
     ChildError,
     ModelDoesNotFit,
     NotFoundError,
-    OwnerError,
 )
 from chatbot.hardware.detect import detect, installed, without
 from chatbot.hardware.monitor import Monitor
@@ -57,7 +55,6 @@ from chatbot.settings import (
     load_settings,
     offline,
     save_settings,
-    write_atomically,
 )
 from chatbot.types import (
     Document,
@@ -170,7 +167,9 @@ class Services:
             self.change_settings(samples_added=True)
         elif self.ingest.unfinished():
             self._start_ingest()
-        if self.ownership.address:  # the owner that one command makes would be gone before anything changes
+        if (
+            self.ownership.address
+        ):  # the owner that one command makes would be gone before anything changes
             self.folders.start()
         threading.Thread(target=self._unload_idle, name="idle", daemon=True).start()
 

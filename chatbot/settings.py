@@ -22,20 +22,6 @@ PROJECT = Path(__file__).resolve().parent.parent
 SAMPLES = PROJECT / "data" / "samples"
 
 
-_served_at = ""
-
-
-def serve_at(address: str) -> None:
-    """Tell where this process serves its pages, before anything opens the data folder."""
-    global _served_at  # noqa: PLW0603 - a fact of the process, told once
-    _served_at = address
-
-
-def served_at() -> str:
-    """Where this process serves its pages; empty for a command."""
-    return _served_at
-
-
 def offline() -> bool:
     """Whether HEARTH_OFFLINE forbids every outside call."""
     return os.environ.get("HEARTH_OFFLINE", "") not in ("", "0")

@@ -348,7 +348,7 @@ def _api() -> None:
             " has it can read your documents through Hearth."
         )
     )
-    token = services().token
+    token = services().ownership.token
     shown = st.toggle(_("Show the token"), key="show-token")
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
         st.code(token if shown else "•" * 24, language=None, wrap_lines=True)
@@ -359,7 +359,7 @@ def _api() -> None:
         with st.popover(_("Renew the token"), icon=":material/autorenew:"):
             st.markdown(_("Programs that use the old one are refused from then on."))
             if st.button(_("Renew"), type="primary", key="renew-token"):
-                services().renew_token()
+                services().ownership.renew_token()
                 st.rerun()
     st.caption(_("To try it:"))
     address = st.context.url or "http://127.0.0.1:8501"

@@ -19,7 +19,8 @@ from chatbot.database import Database
 from chatbot.errors import DiskFullError, ModelDoesNotFit, OwnerError
 from chatbot.library.documents import failure_text
 from chatbot.memory import plan as planning
-from chatbot.services import Services, open_services, owner_of
+from chatbot.ownership import _token, own, owner_of
+from chatbot.services import Services, open_services
 from chatbot.settings import PROJECT, Paths, Settings, save_settings
 from tests.tiny_models import tiny_gguf, tiny_hf
 
@@ -44,7 +45,7 @@ def services(paths: Paths, monkeypatch: pytest.MonkeyPatch):
 def test_what_a_killed_owner_left_is_not_taken_for_the_new_one(paths, services):
     owner = owner_of(paths)
     assert owner is not None
-    assert (owner["pid"], owner["token"]) == (os.getpid(), services.token)
+    assert (owner["pid"], owner["token"]) == (os.getpid(), services.ownership.token)
     rooms.close_services()
     assert owner_of(paths) is None
     assert not paths.owner.exists()
@@ -55,7 +56,7 @@ def test_the_owner_is_named_before_the_slow_part_of_its_start(paths, monkeypatch
     paths.owner.write_text(json.dumps({"pid": 1, "address": "http://127.0.0.1:1"}))
     seen: list[dict | None] = []
     monkeypatch.setattr(rooms, "_clear", lambda _folder: seen.append(owner_of(paths)))
-    monkeypatch.setattr(rooms, "served_at", lambda: "http://127.0.0.1:8600")
+    own(paths, "http://127.0.0.1:8600")
     save_settings(paths.settings, Settings(samples_added=True))
     try:
         open_services(paths)
@@ -129,9 +130,9 @@ def test_the_data_folder_is_for_this_user_only(paths, services):
 def test_an_empty_token_file_does_not_open_the_door(paths, monkeypatch, left):
     monkeypatch.delenv("HEARTH_API_TOKEN", raising=False)
     paths.token.write_text(left)
-    assert len(rooms._token(paths.token)) >= 32
+    assert len(_token(paths.token)) >= 32
     monkeypatch.setenv("HEARTH_API_TOKEN", " ")
-    assert len(rooms._token(paths.token)) >= 32
+    assert len(_token(paths.token)) >= 32
 
 
 # --- documents ------------------------------------------------------------------------------
@@ -282,7 +283,7 @@ def test_the_diagnostic_report_holds_nothing_of_the_persons(services, tmp_path):
     services.wait_until_read(60)
     report = json.dumps(services.diagnostic_report(), ensure_ascii=False)
     assert MARKER not in report
-    assert services.token not in report
+    assert services.ownership.token not in report
     assert str(tmp_path) not in report
     assert '"failed_documents": 1' in report
     assert '"kind": "import_model", "state": "failed", "error": "broken_model"' in report

@@ -103,7 +103,7 @@ def with_token(endpoint: Endpoint) -> Endpoint:
 def _token() -> str:
     from chatbot.services import services  # opened beside the server's start: see app.py
 
-    return services().token
+    return services().ownership.token
 
 
 class _TooLarge(Exception):

@@ -117,14 +117,14 @@ def test_the_trash_is_emptied_of_conversations_and_documents(open_page, services
 
 def test_the_token_is_masked_until_asked_for_and_can_be_renewed(open_page, services: Services):
     app = open_page("settings.py")
-    token = services.token
+    token = services.ownership.token
     assert token not in codes(app)
     app.toggle(key="show-token").set_value(True).run()
     assert token in codes(app)
     assert "/v1/models" in codes(app)
     button(app, "renew-token").click().run()
-    assert services.token != token
-    assert services.token in codes(app)
+    assert services.ownership.token != token
+    assert services.ownership.token in codes(app)
 
 
 def test_the_diagnostic_report_holds_no_content(open_page, services, tmp_path):
