@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +71,12 @@ def check_room(folder: Path, size: int) -> None:
 
 def peak_memory() -> int:
     """The most bytes of main memory that this process has held at once; 0 where the system does not say."""
-    if sys.platform == "linux":  # getrusage also counts what the parent held when it started us
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    told = Path("/proc/self/status")
+    if told.exists():  # Linux, whose getrusage also counts what the parent held when it started us
+        status = told.read_text(encoding="ascii", errors="replace")
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         return int(found[1]) << 10 if found else 0
-    if sys.platform == "win32":
+    if os.name == "nt":
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)

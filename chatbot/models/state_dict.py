@@ -1,25 +1,33 @@
-"""PyTorch files (.bin, .pt) read so that nothing in them can run: weights_only, and no second way.
+"""PyTorch files (.bin, .pt): read so that nothing in them can run, and written, one tensor at a time.
 
-torch opens the pickle without any values (on its "meta" device) and says where each tensor lies; the
-values are then read from there, one tensor at a time, each held against the archive's checksum.
+Reading: weights_only, and no second way. torch opens the pickle without any values (on its "meta"
+device) and says where each tensor lies; the values are then read from there, each storage held against
+the archive's checksum. Writing: the zip that torch.save writes, its storages streamed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import pickle
 import re
 import struct
+import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from chatbot.errors import BrokenModel
 from chatbot.i18n import N_
 from chatbot.memory.facts import Tensor
 from chatbot.memory.folder import DTYPES
-from chatbot.memory.pickles import records
+from chatbot.memory.pickles import STATE_DICT, records
+from chatbot.models.files import StoredFile
 from chatbot.models.weights import PIECE, kind_of, read_values
+from chatbot.settings import sync
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +83,8 @@ class StateDict:
         """The tensor's values in pieces of at most PIECE bytes: flat, in its own type."""
         tensor, place = self._tensors[name], self._places[name]
         step = PIECE // DTYPES[tensor.type]
+        if not tensor.elements:
+            return
         if tensor.size == place.size and place.strides == _contiguous(tensor.shape):
             yield from self._storage(place, tensor, step)
         else:
@@ -185,3 +195,149 @@ def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
         strides.append(step)
         step *= max(length, 1)
     return tuple(reversed(strides))
+
+
+class StateDictWriter:
+    """Writes state_dict.pt into a folder: what torch.save would write, without the model in memory.
+
+    `same` names tensors that share another's storage, as tied embeddings do. No device is in the file.
+    """
+
+    def __init__(
+        self, folder: Path, tensors: Iterable[Tensor], same: Mapping[str, str] | None = None
+    ) -> None:
+        self.tensors = tuple(tensors)
+        self.files: list[StoredFile] = []
+        self._path = folder / STATE_DICT
+        self._same = dict(same or {})
+        self._coming = list(reversed(self.tensors))
+
+    def __enter__(self) -> StateDictWriter:
+        self._file = _Hashing(self._path)
+        self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._zip.writestr(_entry("state_dict/data.pkl"), _pickled(self.tensors, self._same))
+        self._zip.writestr(_entry("state_dict/byteorder"), b"little")
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and not self._coming:
+            self._zip.writestr(_entry("state_dict/version"), b"3\n")
+            self._zip.close()
+        self._file.close()
+        if kind is not None:
+            return
+        if self._coming:
+            raise ValueError(f"{self._coming[-1].name} was not written")
+        sync(self._path)
+        found = self._path.stat()
+        self.files.append(
+            StoredFile(STATE_DICT, found.st_size, self._file.digest.hexdigest(), found.st_mtime_ns)
+        )
+
+    def put(self, name: str, blocks: Iterable[torch.Tensor]) -> None:
+        """Write the next tensor, given as pieces in the type that was announced."""
+        import torch
+
+        tensor = self._coming.pop()
+        if tensor.name != name:
+            raise ValueError(f"{name} is not the tensor that comes next")
+        number, left = len(self.tensors) - len(self._coming) - 1, tensor.size
+        entry = _entry(f"state_dict/data/{number}")
+        entry.extra = _padding(self._file.tell() + 30 + len(entry.filename) + _WIDE)
+        with self._zip.open(entry, "w", force_zip64=True) as file:
+            for block in blocks:
+                values = block.contiguous().reshape(-1).view(torch.uint8)
+                left -= values.numel()
+                file.write(memoryview(values.numpy()))
+        if left:
+            raise ValueError(f"{name} has another size than was announced")
+
+
+_WIDE = 20
+"""Bytes of the zip64 field that goes before our padding."""
+_ALIGNED = 64
+_STORAGES = {
+    "F64": "DoubleStorage", "F32": "FloatStorage", "F16": "HalfStorage", "BF16": "BFloat16Storage",
+    "I64": "LongStorage", "I32": "IntStorage", "I16": "ShortStorage", "I8": "CharStorage",
+    "U8": "ByteStorage", "BOOL": "BoolStorage",
+}  # fmt: skip
+
+
+class _Hashing(io.RawIOBase):
+    """A file that is hashed while it is written, which a zip cannot go back in."""
+
+    def __init__(self, path: Path) -> None:
+        self.digest = hashlib.sha256()
+        self._opened: IO[bytes] = path.open("xb", buffering=0)
+        self._position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        self.digest.update(left)
+        self._position += len(left)
+        count = len(left)
+        while left:
+            left = left[self._opened.write(left) :]
+        return count
+
+    def close(self) -> None:
+        self._opened.close()
+        super().close()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    return zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+
+
+def _padding(position: int) -> bytes:
+    """An extra field so long that what follows it is aligned, as torch pads too."""
+    missing = (-position - 4) % _ALIGNED
+    return b"FB" + struct.pack("<H", missing) + b"Z" * missing
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """A storage that is in the archive, as a pickle refers to it."""
+
+    reference: tuple[Any, ...]
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> Any:
+        return value.reference if isinstance(value, _Storage) else None
+
+
+class _Rebuilt:
+    """A tensor as torch.save pickles it: how to build it from a storage."""
+
+    def __init__(self, tensor: Tensor, key: int) -> None:
+        self._tensor = tensor
+        self._key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import torch
+
+        tensor = self._tensor
+        kind = getattr(torch, _STORAGES[tensor.type])
+        storage = _Storage(("storage", kind, str(self._key), "cpu", tensor.elements))
+        strides = _contiguous(tensor.shape)
+        arguments: tuple[Any, ...] = (storage, 0, tensor.shape, strides, False, OrderedDict())
+        return torch._utils._rebuild_tensor_v2, arguments
+
+
+def _pickled(tensors: Sequence[Tensor], same: Mapping[str, str]) -> bytes:
+    keys = {tensor.name: number for number, tensor in enumerate(tensors)}
+    by_name = {tensor.name: tensor for tensor in tensors}
+    content: OrderedDict[str, _Rebuilt] = OrderedDict()
+    for name in (*keys, *same):
+        original = same.get(name, name)
+        content[name] = _Rebuilt(by_name[original], keys[original])
+    target = io.BytesIO()
+    _Pickler(target, protocol=2).dump(content)
+    return target.getvalue()

@@ -75,6 +75,24 @@ class Source(Protocol):
         """The tensor's values in pieces of at most PIECE bytes: flat, in its own type, on the CPU."""
 
 
+class Target(Protocol):
+    """Where weights go, one tensor at a time; a context, complete when left."""
+
+    tensors: tuple[Tensor, ...]
+    """All that is coming, in the order in which `put` takes it."""
+    files: list[StoredFile]
+    """What was written, once the context is left."""
+
+    def __enter__(self) -> Target:
+        """Begin to write."""
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Finish, unless an error ended the writing."""
+
+    def put(self, name: str, blocks: Iterable[torch.Tensor]) -> None:
+        """Write the next tensor, given in pieces."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a tensor's bytes lie."""
