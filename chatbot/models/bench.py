@@ -84,7 +84,7 @@ def _round(report: Report, worker: EngineWorker, prompt: str, number: int) -> Ge
     options = GenerationOptions(
         temperature=0.0, repeat_penalty=1.0, max_tokens=ANSWER, thinking=False
     )
-    stats = None
+    stats: GenerationStats | None = None
     stream: Any = worker.stream(turns, options)  # a generator, which can be closed
     with closing(stream) as deltas:
         for delta in deltas:
