@@ -33,13 +33,15 @@ class EngineSpec:
 
     `path` is a GGUF file or a Hugging Face folder; `url` and `key` belong to remote engines.
     Zero and "" leave the choice to the backend: context (tokens), threads, precision, device.
-    `gpu_layers` -1 puts every layer on the GPU.
+    `gpu_layers` -1 puts every layer on the GPU. `adapter` runs a fine-tuned adapter on top of the model,
+    unmerged: a PEFT folder for transformers, a LoRA GGUF for llama.cpp.
     """
 
     backend: Backend = "extractive"
     model_id: str = ""
     name: str = ""
     path: str = ""
+    adapter: str = ""
     context: int = 0
     gpu_layers: int = 0
     kv_type: str = "f16"

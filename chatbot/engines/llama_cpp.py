@@ -68,7 +68,10 @@ class LlamaCpp:
         llama_cpp.llama_backend_init()
         self._model = self._load(spec)
         self.vocab = llama_cpp.llama_model_get_vocab(self._model)
+        adapter = self._load_adapter(spec) if spec.adapter else None
         self.context = self._open(spec)
+        if adapter:
+            self._apply(adapter)
         self._memory = llama_cpp.llama_get_memory(self.context)
         self._read: list[int] = []
         self._transcript = Transcript(self._tokenize, self._spell)
@@ -161,6 +164,21 @@ class LlamaCpp:
         if not self.library.llama_model_has_decoder(model):
             raise BrokenModel("it does not write text", name=self._name)
         return model
+
+    def _load_adapter(self, spec: EngineSpec) -> Any:
+        """The LoRA, which lives as long as the model does."""
+        path = Path(spec.adapter)
+        if not path.is_file():
+            raise BrokenModel(f"{path}: no such file", name=path.name)
+        adapter = self.library.llama_adapter_lora_init(self._model, str(path).encode())
+        if not adapter:
+            raise self._complaint(ModelError, "llama.cpp cannot put this adapter on the model")
+        return adapter
+
+    def _apply(self, adapter: Any) -> None:
+        adapters = (self.library.llama_adapter_lora_p_ctypes * 1)(adapter)
+        if self.library.llama_set_adapters_lora(self.context, adapters, 1, (ctypes.c_float * 1)(1)):
+            raise self._complaint(ModelError, "llama.cpp cannot put this adapter on the model")
 
     def _open(self, spec: EngineSpec) -> Any:
         trained = int(self.library.llama_model_n_ctx_train(self._model))

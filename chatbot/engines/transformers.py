@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from chatbot.engines.adapter import tokenizer_of, with_adapter
 from chatbot.engines.base import (
     REPEAT_WINDOW,
     Cancelled,
@@ -57,7 +58,7 @@ class Transformers:
         if spec.threads:
             torch.set_num_threads(spec.threads)
         with self._memory_watched():
-            self._load(Path(spec.path), getattr(torch, _PRECISIONS[precision]))
+            self._load(spec, getattr(torch, _PRECISIONS[precision]))
         self._read: list[int] = []
         self._cache = self._new_cache()
         self._transcript = Transcript(self._tokenize, self._spell)
@@ -141,7 +142,8 @@ class Transformers:
 
     # --- loading
 
-    def _load(self, folder: Path, dtype: Any) -> None:
+    def _load(self, spec: EngineSpec, dtype: Any) -> None:
+        folder = Path(spec.path)
         if not (folder / "config.json").is_file():
             raise BrokenModel(f"{folder}: no config.json", name=self._name)
         local = {"local_files_only": True, "trust_remote_code": False}
@@ -151,6 +153,10 @@ class Transformers:
             self._model = self._transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, **local
             )
+            if spec.adapter:
+                adapter = Path(spec.adapter)
+                self._model = with_adapter(self._model, adapter)
+                self._tokenizer = tokenizer_of(adapter, self._tokenizer)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             raise BrokenModel(_first_line(error), name=self._name) from error
         except Exception as error:

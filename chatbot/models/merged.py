@@ -78,6 +78,13 @@ class Merged:
         change = self.changes.get(name)
         return self._base.blocks(name) if change is None else self._changed(change)
 
+    def repeats_base(self, change: Change) -> bool:
+        """Whether the weights that the adapter brings whole are the base's own (PEFT saves embeddings so)."""
+        return all(
+            base is not None and bool((base == start.to(base.dtype)).all())
+            for _, base, start in self._starts(change)
+        )
+
     def check_values(self) -> None:
         """Raise ModelError when the adapter's values are no numbers, or all of its changes are zero."""
         import torch
