@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from chatbot.child import Child
-from chatbot.errors import DiskFullError, ModelError
+from chatbot.errors import BrokenModel, ChildDied, DiskFullError, ModelError
+from chatbot.i18n import N_
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.headers import read_model
 from chatbot.models.files import Report, StoredFile
@@ -21,6 +22,7 @@ from chatbot.models.store import ModelStore
 from chatbot.settings import sync
 from chatbot.types import ModelArtifact, ModelRole
 
+CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
 HUNG_AFTER = 60.0
 """Seconds without a sign of life: a step may hold Python's lock for long while it maps a large file."""
 
@@ -48,6 +50,14 @@ def run(step: str, report: Report, /, *, online: bool = False, **params: Any) ->
                 return event
             report(fraction, message, **values)
         raise AssertionError("a stream ends with its result")
+    except ChildDied as error:
+        source, ending = params.get("source"), error.values.get("detail")
+        if source is None or ending not in CRASHES:
+            raise
+        name = Path(source).name
+        raise BrokenModel(
+            N_("the program that reads it crashed on it ({part})."), name=name, part=ending
+        ) from error
     finally:
         child.close(grace=0.0)
 
