@@ -277,7 +277,7 @@ class ModelInUse(ModelError):
 
 class FailedCheck(ModelError):
     code = "failed_check"
-    happened = N_("The model “{name}” did not pass its check: {detail}")
+    happened = N_("The model “{name}” did not pass its check: {failed} of {checks} parts failed.")
     next_step = N_(
         "It stays on the list, marked. Look at the figures on its card, and make it again; its answers may"
         " be wrong."

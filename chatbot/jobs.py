@@ -112,11 +112,10 @@ class StepContext:
         """How far the step is (0..1) and what it does, a msgid and its values. Raises Cancelled."""
         if self._job.cancelled:
             raise Cancelled
-        now = time.monotonic()
-        if now - self._reported_at < _PROGRESS_SECONDS:
+        now, known = time.monotonic(), self._job.steps[self._number]
+        if now - self._reported_at < _PROGRESS_SECONDS and message in ("", known.message):
             return
         self._reported_at = now
-        known = self._job.steps[self._number]
         self._job._say(
             self._number,
             progress=min(max(fraction, 0.0), 1.0),

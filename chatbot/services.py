@@ -68,6 +68,7 @@ from chatbot.types import (
 from chatbot.workshop import Workshop, check_passed
 
 if TYPE_CHECKING:
+    from chatbot.engines.worker import EngineWorker
     from chatbot.evaluation.quality import Quality
     from chatbot.evaluation.questions import Suggestion
     from chatbot.evaluation.runs import Configuration
@@ -84,6 +85,8 @@ QUOTES = "extractive"
 
 SOURCES_PER_ANSWER = 6
 TRASH_SECONDS = 30 * 86400
+TEXT_FOR_IMPORTANCE, LEAST_TEXT, MOST_TEXTS = 400_000, 2_000, 200
+"""Characters of the documents that tell a quantiser what matters: about four times what it reads."""
 FIRST_PAGE_SECONDS = 5.0
 DRAWING_SECONDS = 1.0
 
@@ -123,6 +126,7 @@ class Services:
             lambda: self.settings,
             self.hardware,
             LibraryFile(self),
+            self._loadable,
         )
         self.answers = Answers(
             self.history_of, self.find, self.engine_for, self._style, self.files_ready
@@ -465,6 +469,10 @@ class Services:
                 )
             return self.engines.use(spec_from(model, plan))
 
+    def _loadable(self, model: ModelArtifact) -> tuple[EngineWorker, MemoryPlan]:
+        plan = self.plan_model(model)
+        return self.engines.worker(spec_from(model, plan)), plan
+
     def remove_model(self, model_id: str) -> None:
         """Take a model off the list (and off the disk, where it is Hearth's own). Raises ModelInUse."""
         self.workshop.remove(model_id)
@@ -568,6 +576,12 @@ class LibraryFile:
 
     def take_in(self, file: Path) -> Job:
         return self._services.import_documents(file)
+
+    def texts(self) -> list[str]:
+        store = self._services.store
+        ids = [d.id for d in store.list() if d.state == "ready"]
+        each = TEXT_FOR_IMPORTANCE // max(len(ids), 1)
+        return [store.contents.text(i)[: max(each, LEAST_TEXT)] for i in ids[:MOST_TEXTS]]
 
 
 def _code(error: ChatbotError | None) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,17 +22,24 @@ from chatbot.i18n import N_
 from chatbot.jobs import JobContext, Jobs, StepContext
 from chatbot.models import chain
 from chatbot.models.chain import Keep, Stage
-from chatbot.models.files import check_room
+from chatbot.models.files import Report, check_room
 from chatbot.models.store import ModelStore
 from chatbot.settings import Settings
 from chatbot.types import Hardware, Job, ModelArtifact, ModelRole
 
 if TYPE_CHECKING:
+    from chatbot.engines.worker import EngineWorker
+    from chatbot.models.ladder import Rung
+    from chatbot.models.lookup import Remote
     from chatbot.models.stages import Stages
+    from chatbot.types import MemoryPlan
 
 # Imported where they are needed, for the sake of a quick start: models.stages, models.hub, models.bench.
 
 LANE = "models"
+LOOK_UP_SECONDS = 600.0
+BESIDE = ""
+"""In the place of an adapter's id: the one that the same chain downloaded."""
 TITLES = {
     "import_model": N_("Adding {name}"),
     "download": N_("Downloading {name}"),
@@ -57,6 +65,8 @@ class Outline:
     stages: tuple[Stage, ...]
     needs: int
     free: int
+    remote: Remote | None = None
+    """The repository it begins with, where it does."""
 
     @property
     def fits(self) -> bool:
@@ -75,6 +85,9 @@ class Library(Protocol):
     def place(self) -> Path:
         """A path for such a file, in a folder that is cleared at the next start."""
 
+    def texts(self) -> list[str]:
+        """What the documents say, as much as an importance matrix needs."""
+
 
 class Workshop:
     """Begins and does the jobs that make models; knows which models are in use."""
@@ -87,13 +100,17 @@ class Workshop:
         settings: Callable[[], Settings],
         hardware: Callable[[], Hardware],
         library: Library,
+        loadable: Callable[[ModelArtifact], tuple[EngineWorker, MemoryPlan]],
     ) -> None:
+        """`loadable` gives a model's worker, not loaded yet, and the plan it would load by."""
         self._models = models
         self._jobs = jobs
         self._engines = engines
         self._settings = settings
         self._hardware = hardware
         self._library = library
+        self._loadable = loadable
+        self._looked_up: dict[tuple[str | None, ...], tuple[float, Remote | None]] = {}
 
     @cached_property
     def _stages(self) -> Stages:
@@ -131,7 +148,8 @@ class Workshop:
         role: ModelRole | None = None,
     ) -> Job:
         """Begin to fetch a repository of the hub, or one GGUF file of it."""
-        stages = chain.checked([_download(repo, revision, file, role)])
+        asked = {"repo": repo, "revision": revision, "file": file, "role": role}
+        stages = chain.checked([Stage("download", asked)])
         return self._begin("download", stages, name=repo)
 
     def prepare(self, source: str, **options: str) -> Job:
@@ -157,10 +175,16 @@ class Workshop:
         stages = [*stages, Stage("convert", {"type": type_.lower()})]
         return self._begin("convert", chain.checked(stages), source, name=name)
 
-    def quantise(self, source: str, type_: str, importance: str | None = None) -> Job:
-        """Begin to make a GGUF smaller."""
+    def quantise(
+        self, source: str, type_: str, *, importance: str | None = None, documents: bool = False
+    ) -> Job:
+        """Begin to make a GGUF smaller; 'auto' takes the best that fits when its turn comes.
+
+        `importance` is an importance matrix; with `documents` one is made from the person's own.
+        """
         stages, name = self._from(source)
-        stages = [*stages, Stage("quantise", {"type": type_, "importance": importance})]
+        options = {"type": type_, "importance": importance, "documents": documents}
+        stages = [*stages, Stage("quantise", options)]
         return self._begin("quantise", chain.checked(stages), source, name=name, type=type_)
 
     def verify(self, source: str, parent: str | None = None) -> Job:
@@ -196,14 +220,15 @@ class Workshop:
         keep: Keep = "checkable",
         revision: str | None = None,
         file: str | None = None,
+        role: ModelRole | None = None,
     ) -> Job:
         """Begin the whole way from a hub repository, a path or an id to a model that runs here, checked."""
         outline = self.outline(
-            source, adapter=adapter, type_=type_, keep=keep, revision=revision, file=file
+            source, adapter=adapter, type_=type_, keep=keep, revision=revision, file=file, role=role
         )
         check_room(self._models.folder, outline.needs)
         known = self._known(source)
-        name = known.name if known else source if _is_repository(source) else Path(source).name
+        name = known.name if known else source if is_repository(source) else Path(source).name
         return self._begin("make_ready", outline.stages, source, keep=keep, name=name)
 
     def outline(
@@ -215,25 +240,57 @@ class Workshop:
         keep: Keep = "checkable",
         revision: str | None = None,
         file: str | None = None,
-        parameters: int = 0,
-        to_download: int = 0,
+        role: ModelRole | None = None,
     ) -> Outline:
-        """What `make_ready` would do; a model that is not here yet is described by its figures."""
+        """What `make_ready` would do. The hub is asked about a repository; what it says is kept a while."""
+        remote: Remote | None = None
         if model := self._known(source):
             first, begins = [], chain.Ingredients(model.parameters, size=model.size)
-            ready = model.format == "gguf"
-        elif _is_repository(source) and not Path(source).expanduser().exists():
-            first = [_download(source, revision, file, "chat")]
-            begins = chain.Ingredients(parameters, to_download=to_download)
-            ready = bool(file)
+            runs = model.format == "gguf" or model.role != "chat"
+        elif is_repository(source) and not Path(source).expanduser().exists():
+            remote = self._look_up(source, revision, file, role)
+            base = remote.base or remote
+            first = [_download(base)]
+            if remote.base:
+                first.append(Stage("download", _download(remote).params | {"beside": True}))
+                adapter = adapter or BESIDE
+            begins = chain.Ingredients(base.parameters or base.size // 2, to_download=base.size)
+            runs = base.gguf or base.role != "chat"
         else:
             path = Path(source).expanduser().resolve()
-            first, ready = self._first(path), path.is_file() and _kind_of(path) == "import"
+            first, runs = self._first(path), path.is_file() and _kind_of(path) == "import"
             size = _size_of(path)
-            begins = chain.Ingredients(parameters or size // 2, size=size)
-        stages = chain.ready_chain(first, adapter=adapter, type_=type_, gguf=ready)
+            begins = chain.Ingredients(size // 2, size=size)
+        stages = chain.ready_chain(first, adapter=adapter, type_=type_, runs=runs)
         needs = chain.disk_need(stages, begins, keep)
-        return Outline(tuple(stages), needs, shutil.disk_usage(self._models.folder).free)
+        free = shutil.disk_usage(self._models.folder).free
+        return Outline(tuple(stages), needs, free, remote)
+
+    def _look_up(
+        self, repo: str, revision: str | None, file: str | None, role: ModelRole | None
+    ) -> Remote:
+        from chatbot.models.lookup import look_up
+
+        asked = (repo, revision, file, role)
+        at, remote = self._looked_up.get(asked, (0.0, None))
+        if remote is None or time.monotonic() - at > LOOK_UP_SECONDS:
+            remote = look_up(repo, self._hardware(), revision=revision, file=file, role=role)
+            self._looked_up[asked] = time.monotonic(), remote
+        return remote
+
+    # --- what belongs together ---------------------------------------------------------------
+
+    def ladder(self, model_id: str) -> Sequence[Rung]:
+        """How large the model would be in each quantisation, how it would run, and the best that fits."""
+        from chatbot.hardware.detect import installed, without
+        from chatbot.memory.headers import read_model
+        from chatbot.models.ladder import ladder
+
+        hardware, loaded = self._hardware(), self._engines.loaded
+        if loaded:
+            hardware = without(hardware, loaded.pid)
+        facts = read_model(Path(self._models.get(model_id).path))
+        return ladder(facts, hardware, installed=installed())
 
     # --- what is in use ---------------------------------------------------------------------
 
@@ -260,18 +317,23 @@ class Workshop:
     def _work(self, context: JobContext) -> str:
         stages = [Stage(one["do"], one["params"]) for one in context.job.params["stages"]]
         made: str | None = context.job.params.get("source")
+        beside: str | None = None
         said: dict[str, Any] = {}
         for number, stage in enumerate(stages):
-            if context.steps[number].state == "done":
+            apart = stage.params.pop("beside", False)
+            if stage.do == "merge" and stage.params["adapter"] == BESIDE:
+                stage.params["adapter"] = beside
+            if context.steps[number].state != "done":
+                with context.step(number) as report:
+                    outcome = self._do(stage, made, context, report)
+                    if isinstance(outcome, str):
+                        report.made(outcome)
+                    elif outcome:
+                        said = outcome
+            if apart:
+                beside = context.steps[number].model
+            else:
                 made = context.steps[number].model or made
-                continue
-            with context.step(number) as report:
-                outcome = self._do(stage, made, context, report)
-                if isinstance(outcome, str):
-                    made = outcome
-                    report.made(made)
-                elif outcome:
-                    said = outcome
             if stage.do == "verify":
                 self._tidy(context, number)
         if context.job.params.get("keep") == "result":
@@ -291,8 +353,8 @@ class Workshop:
         if made is None:
             raise NotFoundError(stage.do)
         source = self._models.get(made)
-        if stage.do == "package":
-            return self._package(report, source, **params)
+        if stage.do in ("package", "quantise", "bench"):
+            return getattr(self, f"_{stage.do}")(report, source, **params)  # type: ignore[no-any-return]
         if stage.do == "verify" and context.job.kind != "verify":
             self._stages.verify(report, source=source)
             check_passed(self._models.get(made))
@@ -310,6 +372,45 @@ class Workshop:
             return self._stages.package(report, source=source, file=file, library=str(documents))
         finally:
             documents.unlink(missing_ok=True)
+
+    def _quantise(
+        self,
+        report: StepContext,
+        source: ModelArtifact,
+        *,
+        type: str,  # noqa: A002  as the command line names it
+        importance: str | None = None,
+        documents: bool = False,
+    ) -> str:
+        chosen = self._best_type(source) if type == "auto" else type
+        if chosen == "":
+            return source.id
+        if not documents:
+            return self._stages.quantise(report, source=source, type=chosen, importance=importance)
+        matrix = self._library.place()
+        try:
+            self._stages.measure_importance(
+                partly(report, 0.0, 0.5), source=source, file=matrix, texts=self._library.texts()
+            )
+            return self._stages.quantise(
+                partly(report, 0.5, 1.0), source=source, type=chosen, importance=str(matrix)
+            )
+        finally:
+            matrix.unlink(missing_ok=True)
+
+    def _bench(self, report: StepContext, source: ModelArtifact) -> dict[str, Any]:
+        from chatbot.models.bench import bench
+
+        figures = bench(report, *self._loadable(source))
+        self._models.note(source.id, bench=figures)
+        return figures
+
+    def _best_type(self, source: ModelArtifact) -> str:
+        """The best quantisation that fits this PC now, the smallest where none does; '' for none needed."""
+        if str(source.manifest.get("quantisation", "")).upper() not in ("F32", "F16", "BF16"):
+            return ""
+        rungs = self.ladder(source.id)
+        return next((rung.type for rung in rungs if rung.best), rungs[-1].type)
 
     def _unpack(self, report: StepContext, *, path: str) -> str:
         documents = self._library.place()
@@ -377,12 +478,21 @@ class Workshop:
         return [Stage(kind, {"path": str(path), **options})]
 
 
+def partly(report: StepContext, start: float, end: float) -> Report:
+    """A report for a part of a step, from one fraction of it to another."""
+
+    def tell(fraction: float, message: str = "", **values: Any) -> None:
+        report(start + (end - start) * fraction, message, **values)
+
+    return tell
+
+
 def check_passed(model: ModelArtifact, *, anyway: bool = False) -> None:
     """Raise FailedCheck for a model whose check failed, unless it is wanted `anyway`."""
     verdict = model.manifest.get("verdict") or {}
     if verdict.get("verdict") == "fail" and not anyway:
-        failed = [check["name"] for check in verdict["checks"] if check["verdict"] == "fail"]
-        raise FailedCheck(", ".join(failed), name=model.name)
+        failed = sum(check["verdict"] == "fail" for check in verdict["checks"])
+        raise FailedCheck(name=model.name, failed=failed, checks=len(verdict["checks"]))
 
 
 def _kind_of(path: Path) -> str:
@@ -391,8 +501,9 @@ def _kind_of(path: Path) -> str:
     return kind_of(path)
 
 
-def _download(repo: str, revision: str | None, file: str | None, role: ModelRole | None) -> Stage:
-    return Stage("download", {"repo": repo, "revision": revision, "file": file, "role": role})
+def _download(remote: Remote) -> Stage:
+    asked = {"repo": remote.repo, "revision": remote.revision, "file": remote.file}
+    return Stage("download", {**asked, "role": remote.role})
 
 
 def _reads(job: Job, model_id: str) -> bool:
@@ -402,7 +513,8 @@ def _reads(job: Job, model_id: str) -> bool:
     return model_id in named
 
 
-def _is_repository(source: str) -> bool:
+def is_repository(source: str) -> bool:
+    """Whether that may be a repository of the hub, such as owner/model."""
     from chatbot.models.hub import REPOSITORY
 
     return bool(REPOSITORY.fullmatch(source)) and "/" in source

@@ -94,10 +94,15 @@ def models_quantise(
     source: str,
     type: str,  # noqa: A002  as the command line names it
     importance: str | None = None,
+    documents: bool = False,
     wait: bool = True,
 ) -> Result:
-    """Make a GGUF smaller."""
-    return _begun(services, services.workshop.quantise(source, type, importance), wait)
+    """Make a GGUF smaller; with `documents` exact where the person's documents need it."""
+    return _begun(
+        services,
+        services.workshop.quantise(source, type, importance=importance, documents=documents),
+        wait,
+    )
 
 
 def models_verify(

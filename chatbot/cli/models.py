@@ -135,13 +135,15 @@ def quantise(
     importance: Annotated[
         Path | None, typer.Option(help="An importance matrix for this model.")
     ] = None,
+    documents: Annotated[
+        bool, typer.Option("--documents", help="Keep exact what your documents need most.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a GGUF smaller; `--type auto` takes the best that fits this PC now."""
     matrix = str(importance.resolve()) if importance else None
-    _made(
-        run_job("models quantise", source=_source(source), type=type_, importance=matrix), as_json
-    )
+    options = {"type": type_, "importance": matrix, "documents": documents}
+    _made(run_job("models quantise", source=_source(source), **options), as_json)
 
 
 @app.command()

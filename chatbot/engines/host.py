@@ -43,6 +43,13 @@ class EngineHost:
         Returns at once when the model is in memory, also while it answers. Two callers asking at
         once cause one load. Raises what `EngineWorker.load` raises.
         """
+        worker = self.worker(spec)
+        if worker is not self._extractive:
+            worker.load()
+        return worker
+
+    def worker(self, spec: EngineSpec) -> EngineWorker:
+        """The worker of this model, loaded or not."""
         if spec.backend == "extractive":
             return self._extractive
         with self._lock:
@@ -50,8 +57,7 @@ class EngineHost:
             if worker is None:
                 worker = EngineWorker(spec, self._line, self._make_room)
                 self._workers[spec] = worker
-        worker.load()
-        return worker
+            return worker
 
     def extractive(self) -> EngineWorker:
         """The engine that quotes; always there."""

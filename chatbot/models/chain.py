@@ -57,28 +57,28 @@ class Ingredients:
     parameters: int
     to_download: int = 0
     size: int = 0
-    adapter: bool = False
-    gguf: bool = False
 
 
 def checked(stages: Sequence[Stage]) -> list[Stage]:
     """The stages with a check after each one that makes or fetches a model."""
     found = []
     for stage in stages:
-        found += [stage, Stage("verify")] if stage.do in CHECKED else [stage]
+        apart = stage.params.get("beside")  # an adapter: held against its base when it is merged
+        found += [stage, Stage("verify")] if stage.do in CHECKED and not apart else [stage]
     return found
 
 
 def ready_chain(
-    first: Sequence[Stage], *, adapter: str | None, type_: str, gguf: bool = False
+    first: Sequence[Stage], *, adapter: str | None, type_: str, runs: bool = False
 ) -> list[Stage]:
     """From what `first` fetches to the GGUF that runs: merge, FP16, GGUF, quantise, each checked.
 
-    `type_` is a GGUF type or 'auto', the best that fits when its turn comes. A GGUF needs none of it.
+    `type_` is a GGUF type or 'auto', the best that fits when its turn comes. What `runs` as it is fetched,
+    a GGUF or an embedder, needs none of it.
     """
     stages = list(first)
-    if not gguf:
-        stages += [Stage("merge", {"adapter": adapter})] if adapter else []
+    if not runs:
+        stages += [Stage("merge", {"adapter": adapter})] if adapter is not None else []
         stages += [Stage("prepare"), Stage("convert", {"type": "f16"})]
         stages += [Stage("quantise", {"type": type_})]
     return checked(stages)
@@ -89,7 +89,7 @@ def disk_need(stages: Sequence[Stage], begins: Ingredients, keep: Keep) -> int:
     half = begins.parameters * 2
     size, sizes = begins.size, []
     for stage in stages:
-        if stage.do not in MAKES:
+        if stage.do not in MAKES or stage.params.get("beside"):
             continue
         if stage.do == "download":
             size = begins.to_download

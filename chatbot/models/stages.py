@@ -12,10 +12,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from chatbot.errors import BrokenModel, Cancelled, NotFoundError
+from chatbot.errors import BrokenModel, Cancelled, ModelError, NotFoundError
 from chatbot.i18n import N_
 from chatbot.models import making
 from chatbot.models.files import Report
+from chatbot.models.relations import parent_of
 from chatbot.models.store import ModelStore, home_of
 from chatbot.types import ModelArtifact, ModelRole
 
@@ -45,16 +46,6 @@ def kind_of(path: Path) -> str:
             pickled = any(name.endswith("data.pkl") for name in archive.namelist()[:2000])
         return "prepare" if pickled else "unpack"
     return "prepare" if path.suffix.lower() in PICKLED else "import"
-
-
-def parent_of(store: ModelStore, model: ModelArtifact) -> ModelArtifact | None:
-    """The model it was made from, where that is still here and as it was."""
-    made = model.manifest.get("made") or {}
-    try:
-        parent = store.get(str(made.get("parent")))
-    except NotFoundError:
-        return None
-    return parent if store.state(parent) == "ready" else None
 
 
 class Stages:
@@ -94,11 +85,21 @@ class Stages:
         repo: str,
         revision: str = "main",
         file: str | None = None,
+        type: str | None = None,  # noqa: A002  as the command line names it
         role: ModelRole | None = None,
     ) -> str:
-        """A repository of the hub, or one GGUF file of it."""
-        from chatbot.models.fetching import download
+        """A repository of the hub, or one GGUF file of it: by its name, or the one of that type."""
+        from chatbot.models.fetching import download, quantisations
+        from chatbot.models.hub import Hub
 
+        if type and not file:
+            with Hub() as hub:
+                choices = quantisations(hub.model(repo, revision))
+            file = next((one.file for one in choices if one.type == type), None)
+            if file is None:
+                raise ModelError(
+                    N_("the repository has no such GGUF file, or not all parts of it."), name=repo
+                )
         return download(self._store, report, repo=repo, revision=revision, file=file, role=role).id
 
     def merge(self, report: Report, *, source: ModelArtifact, adapter: str) -> str:
@@ -159,6 +160,14 @@ class Stages:
             "quantise", report, source, f"{stem(source.name)} {type.upper()}", type=type,
             importance=matrix,
         )  # fmt: skip
+
+    def measure_importance(
+        self, report: Report, *, source: ModelArtifact, file: Path, texts: list[str]
+    ) -> dict[str, Any]:
+        """What these texts need most of a GGUF, written to `file`."""
+        return making.run(
+            "measure_importance", report, source=Path(source.path), file=file, texts=texts
+        )
 
     def verify(
         self, report: Report, *, source: ModelArtifact, parent: str | None = None
