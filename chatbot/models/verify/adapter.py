@@ -1,0 +1,217 @@
+"""What an adapter must have done to its base: each weight it targets, exactly, and no other.
+
+W + scale·B·A (LoRA, rsLoRA), m·(W + scale·B·A)/‖W + scale·B·A‖ (DoRA), whole layers and single rows that
+were trained along. Computed here anew, apart from the code that merges.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chatbot.i18n import N_
+from chatbot.memory.adapter import (
+    EMBEDDINGS,
+    Layers,
+    Saved,
+    Update,
+    is_transposed,
+    parts_of,
+    read_config,
+)
+from chatbot.memory.facts import ModelFacts, Tensor
+from chatbot.memory.headers import read_model
+from chatbot.models.verify.check import Check, check
+from chatbot.models.verify.number_types import Values, decode
+from chatbot.models.verify.stored import Stored, StoredModel, open_model
+
+NOTHING = N_("The adapter changes nothing: every B·A is zero.")
+LEFT_OUT = N_("The adapter was not applied to {count} of its layers, first {name}.")
+TIMES = N_("The adapter's change of {name} was applied {times} times.")
+ROUNDING = {"F64": 0.0, "F32": 0.0, "F16": 2.0**-11, "BF16": 2.0**-8}
+
+
+@dataclass(slots=True)
+class Target:
+    """One tensor that the adapter changes, and how much of the change was found in the result."""
+
+    name: str
+    scale: float = 0.0
+    left: Values | None = None
+    """Rows × rank, and rank × columns: their product times the scale is the change."""
+    right: Values | None = None
+    magnitude: Values | None = None
+    rows: dict[int, Values] = field(default_factory=dict)
+    """Rows that were trained along, and their values."""
+    offset: Values | None = None
+    """What is added to a bias."""
+    type: str = "F32"
+    along: float = 0.0
+    squares: float = 0.0
+    changed: bool = False
+
+    def applied(
+        self, base: Values, values: Values, begin: int, end: int
+    ) -> tuple[Values, Values | float]:
+        """What those rows of the base must have become, and what rounding in the sums may add to it.
+
+        `values` are the rows that were found.
+        """
+        base = base.astype(np.float64)
+        slack: Values | float = 0.0
+        expected = base
+        if self.left is not None and self.right is not None:
+            left = self.left[begin:end].astype(np.float64)
+            change = self.scale * (left @ self.right)
+            size = abs(self.scale) * (np.abs(left) @ np.abs(self.right))
+            expected = base + change
+            rank = self.right.shape[0]
+            slack = (rank + 4) * 2.0**-24 * size + 2.0**-23 * np.abs(base)
+        if self.offset is not None:
+            expected = base + self.offset[begin:end, None]
+            slack = 2.0**-23 * np.abs(expected)
+        if self.magnitude is not None:
+            norm = np.sqrt(np.einsum("ij,ij->i", expected, expected))
+            factor = (self.magnitude[begin:end] / np.maximum(norm, 1e-60))[:, None]
+            expected = expected * factor
+            slack = slack * np.abs(factor) + (2.0**-21 + ROUNDING[self.type]) * np.abs(expected)
+        for row, trained in self.rows.items():
+            if begin <= row < end:
+                expected[row - begin] = trained
+        difference = expected - base
+        with np.errstate(all="ignore"):
+            self.along += float(np.sum((values - base) * difference))
+        self.squares += float(np.sum(difference * difference))
+        self.changed = self.changed or bool((values != base).any())
+        return expected, slack
+
+    @property
+    def times(self) -> float:
+        """How many times the change was found in the result: 1 is right, 0 never, 2 twice."""
+        return self.along / self.squares if self.squares else 1.0
+
+
+class Change:
+    """Everything an adapter does to its base. Raises ModelError, BrokenModel."""
+
+    def __init__(self, adapter: Path, base: StoredModel) -> None:
+        facts = read_model(base.path)
+        self._config = read_config(adapter)
+        self._stored = open_model(adapter)
+        declared = [Tensor(t.name, t.shape, t.type, t.size) for t in self._stored.tensors.values()]
+        parts = parts_of(declared, adapter.name)
+        self._layers = Layers(facts)
+        self._architecture = facts.architecture
+        self.targets: dict[str, Target] = {}
+        self._saved: dict[str, Stored] = {}
+        self._untied: str | None = None
+        for saved in parts.saved:
+            self._save(saved, facts)
+        for update in parts.updates:
+            self._update(update)
+
+    def of(self, name: str) -> Target | None:
+        """What the adapter does to that tensor of the result."""
+        return self.targets.get(name)
+
+    def base(self, base: StoredModel) -> StoredModel:
+        """The base with the layers that the adapter brings whole, and an output layer of its own."""
+        tensors = dict(base.tensors)
+        if self._untied and self._layers.embedding:
+            table = base.tensors[self._layers.embedding.name]
+            tensors[self._untied] = replace(table, name=self._untied)
+        for name, saved in self._saved.items():
+            tensors[name] = replace(saved, name=name)
+        return replace(base, tensors=tensors)
+
+    def check(self) -> Check:
+        """Whether every targeted weight was changed, once, by scale·B·A; the weights' check has the rest."""
+        changing = [target for target in self.targets.values() if target.squares]
+        times = {target.name: target.times for target in changing}
+        furthest = max(changing, key=lambda t: abs(t.times - 1), default=None)
+        left_out = [target.name for target in changing if not target.changed]
+        measured: dict[str, Any] = {
+            "targets": len(self.targets),
+            "changed": len(changing) - len(left_out),
+            "whole": len(self._saved),
+            "scale": next((t.scale for t in changing if t.left is not None), None),
+            "times": float(np.median(list(times.values()))) if times else None,
+            "change": math.sqrt(sum(t.squares for t in changing)),
+        }
+        limit = {"times": 1.0, "changed": len(changing)}
+        if not changing and not self._saved:
+            return check("adapter", NOTHING, measured=measured, limit=limit)
+        # What rounding takes of a change far below a weight's last bit says nothing of how often it came.
+        if left_out and len(left_out) == len(changing):
+            shown = {"count": len(left_out), "name": left_out[0]}
+            return check("adapter", LEFT_OUT, measured=measured, limit=limit, **shown)
+        if furthest is not None and abs(measured["times"] - 1) > 0.2:
+            shown = {"name": furthest.name, "times": round(furthest.times, 3)}
+            return check("adapter", TIMES, measured=measured, limit=limit, **shown)
+        return check("adapter", measured=measured, limit=limit)
+
+    def _values(self, name: str) -> Values:
+        stored = self._stored.tensors[name]
+        found = decode(stored.read(0, stored.rows), stored.type, stored.width)
+        assert found is not None
+        return found.astype(np.float64)
+
+    def _update(self, update: Update) -> None:
+        tensor = self._layers.weight(update.layer)
+        if tensor is None:
+            return
+        name = tensor.name
+        if name == getattr(self._layers.embedding, "name", "") and not _is_table(update.layer):
+            name = self._untied = (
+                f"{update.layer}.weight"  # a tied output layer gets its own weights
+            )
+        a, b = self._values(update.a.name), self._values(update.b.name)
+        turned = update.embedding or is_transposed(update.layer, self._architecture)
+        target = self.targets.setdefault(name, Target(name))
+        target.scale, target.type = self._scale(update.layer, a.shape[0]), tensor.type
+        target.left, target.right = (a.T, b.T) if turned else (b, a)
+        if update.magnitude is not None:
+            target.magnitude = self._values(update.magnitude.name).reshape(-1)
+        if update.bias is not None and (bias := self._layers.find(f"{update.layer}.bias")):
+            offset = self._values(update.bias.name).reshape(-1) * target.scale
+            self.targets[bias.name] = Target(bias.name, offset=offset, type=bias.type)
+
+    def _save(self, saved: Saved, facts: ModelFacts) -> None:
+        layer, _, kind = saved.name.rpartition(".")
+        tensor = self._layers.find(saved.name)
+        name = tensor.name if tensor else saved.name
+        if not saved.rows:
+            if kind == "weight" and tensor is None and facts.tied and not _is_table(layer):
+                self._untied = name
+            self._saved[name] = self._stored.tensors[saved.tensor.name]
+            return
+        chosen = self._config.get("trainable_token_indices") or []
+        if isinstance(chosen, dict):
+            chosen = next((v for k, v in chosen.items() if layer.endswith(k)), [])
+        target = self.targets.setdefault(name, Target(name))
+        values = self._values(saved.tensor.name)
+        target.rows = {int(row): values[i] for i, row in enumerate(chosen)}
+
+    def _scale(self, layer: str, rank: int) -> float:
+        alpha = float(
+            _of_layer(self._config.get("alpha_pattern"), layer, self._config.get("lora_alpha", 8))
+        )
+        rank = int(_of_layer(self._config.get("rank_pattern"), layer, self._config.get("r", rank)))
+        return alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
+
+
+def _of_layer(patterns: Any, layer: str, otherwise: Any) -> Any:
+    """The value of the first pattern that the layer's name ends with, as PEFT looks it up."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", layer):
+            return value
+    return otherwise
+
+
+def _is_table(layer: str) -> bool:
+    return layer.rpartition(".")[2] in EMBEDDINGS
