@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from pathlib import Path
+
+from benchmarks.corpus import CACHE
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_HEADS, INNER, CONTEXT = 8192, 1024, 12, 16, 8, 2816, 4096
 END = VOCABULARY - 1
@@ -18,6 +22,69 @@ def random_gguf() -> Path:
         _write(half)
         half.replace(file)
     return file
+
+
+def random_folder() -> Path:
+    """A model folder: a Llama of 1.1 billion fp32 parameters in three shards, made at first use and kept."""
+    folder = CACHE / "random-1b-f32"
+    if not folder.exists():
+        half = folder.with_name(f"{folder.name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        _write_folder(half)
+        half.rename(folder)
+    return folder
+
+
+LARGE = {
+    "vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22,
+    "num_attention_heads": 32, "num_key_value_heads": 4, "max_position_embeddings": 2048,
+}  # fmt: skip
+
+
+def _write_folder(folder: Path) -> None:
+    import torch
+
+    from chatbot.memory.facts import Tensor
+    from chatbot.models.weights import Writer
+
+    width, inner, table = LARGE["hidden_size"], LARGE["intermediate_size"], LARGE["vocab_size"]
+    narrow = width * LARGE["num_key_value_heads"] // LARGE["num_attention_heads"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (table, width)}
+    for layer in range(LARGE["num_hidden_layers"]):
+        shapes |= {
+            f"model.layers.{layer}.{name}.weight": shape
+            for name, shape in {
+                "self_attn.q_proj": (width, width),
+                "self_attn.k_proj": (narrow, width),
+                "self_attn.v_proj": (narrow, width),
+                "self_attn.o_proj": (width, width),
+                "mlp.gate_proj": (inner, width),
+                "mlp.up_proj": (inner, width),
+                "mlp.down_proj": (width, inner),
+                "input_layernorm": (width,),
+                "post_attention_layernorm": (width,),
+            }.items()
+        }
+    shapes |= {"model.norm.weight": (width,), "lm_head.weight": (table, width)}
+    tensors = [
+        Tensor(name, shape, "F32", 4 * torch.Size(shape).numel()) for name, shape in shapes.items()
+    ]
+    random = torch.Generator().manual_seed(1)
+    with Writer(folder, tensors, shard=1_800_000_000) as writer:
+        for tensor in writer.tensors:
+            values = torch.randn(tensor.shape, generator=random) * 0.02
+            writer.put(tensor.name, [values + 1 if len(tensor.shape) == 1 else values])
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        **LARGE,
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def _write(file: Path) -> None:

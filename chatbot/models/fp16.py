@@ -10,6 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -166,7 +167,7 @@ def _written(
     before = {tensor.name: tensor for tensor in model.tensors}
     progress = _Progress(report, sum(t.size for t in model.tensors), wanted, device)
     try:
-        with sink as writer:
+        with _one_thread(), sink as writer:
             for tensor in writer.tensors:
                 convert = _conversion(before[tensor.name], tensor, device, counts, judged)
                 blocks = progress.through(model.weights.blocks(tensor.name))
@@ -187,6 +188,19 @@ def _sink(target: Path, tensors: list[Tensor], model: Opened, form: Form) -> Tar
     if embedding and tied and all(tensor.name != HEAD for tensor in tensors):
         return StateDictWriter(target, tensors, {HEAD: embedding.name})
     return StateDictWriter(target, tensors)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch computes in this thread alone: for blocks this small its threads cost more than they save."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 Blocks = Iterator["torch.Tensor"]

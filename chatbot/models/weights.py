@@ -34,11 +34,11 @@ from chatbot.settings import sync
 if TYPE_CHECKING:
     import torch
 
-PIECE = 4 << 20
+PIECE = 1 << 20
 """Bytes of a block: large enough for the disk, small enough to stay in the processor's cache."""
 SHARD = 5_000_000_000
 """Bytes of weights in one file, as on the hub."""
-WAITING = 8
+WAITING = 16
 """Blocks that may wait for the disk."""
 
 _TORCH_NAMES = {
