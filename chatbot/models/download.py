@@ -61,6 +61,7 @@ def download(
             raise ModelError(N_("one of its files has a name that cannot be kept."), name=repo)
     target.mkdir(parents=True, exist_ok=True)
     journal = Journal(journal_of(target))
+    journal.begin({"repo": repo, "revision": revision, "endpoint": endpoint, "files": list(files)})
     left = sum(file.size - min(journal.good(file.path), file.size) for file in wanted)
     check_room(target, left)
     with Hub(Endpoint(endpoint), silent_seconds) as hub:
@@ -198,7 +199,7 @@ class _Download:
     ) -> None:
         import httpx
 
-        self._transport_error: Any = (httpx.TransportError, httpx.DecodingError)
+        self._transport_error: Any = (httpx.HTTPError, httpx.InvalidURL)
         self._report = report
         self._hub = hub
         self._target = target

@@ -20,7 +20,7 @@ from chatbot.errors import ModelError
 from chatbot.i18n import N_
 from chatbot.models import making
 from chatbot.models.download import Journal, journal_of
-from chatbot.models.files import Report, StoredFile, check_room
+from chatbot.models.files import Report, StoredFile, check_room, telling_full_disk
 from chatbot.models.hub import Hub, RemoteFile, RemoteModel, is_safe_path
 from chatbot.models.store import DOWNLOAD, ModelStore
 from chatbot.settings import sync
@@ -89,10 +89,11 @@ def download(
     journal = Journal(journal_of(target))
     done = sum(min(journal.good(f.path), f.size) for f in files)
     check_room(store.folder, sum(f.size for f in files) - done)
-    target.mkdir(exist_ok=True)
     origin = {"repo": model.repo, "revision": model.revision, "endpoint": model.endpoint}
     asked = {"file": file, "role": role, "name": name}
-    journal.begin({"version": 1, **origin, **asked, "files": [asdict(f) for f in files]})
+    with telling_full_disk(store.folder):
+        target.mkdir(exist_ok=True)
+        journal.begin({"version": 1, **origin, **asked, "files": [asdict(f) for f in files]})
     found = making.run("download", report, online=True, target=target, files=[asdict(f) for f in files], **origin)  # fmt: skip
     stored = [StoredFile(**entry) for entry in found["files"]]
     sync(target)
@@ -103,15 +104,16 @@ def download(
         "figures": found["figures"],
         "at": time.time(),
     }
-    listed = store.add(
-        making.facts_of(target, stored),
-        sorted(stored, key=_weights_first),
-        target,
-        name=name or ("" if file else model.repo.rpartition("/")[2]),
-        role=role or role_of(model),
-        origin={**origin, "licence": model.licence, "base": model.base},
-        made=made,
-    )
+    with telling_full_disk(store.folder):
+        listed = store.add(
+            making.facts_of(target, stored),
+            sorted(stored, key=_weights_first),
+            target,
+            name=name or ("" if file else model.repo.rpartition("/")[2]),
+            role=role or role_of(model),
+            origin={**origin, "licence": model.licence, "base": model.base},
+            made=made,
+        )
     _clear(target)
     return listed
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 from chatbot import __version__
@@ -45,6 +46,10 @@ EXPANDED = (
     "gguf",
 )
 
+WAITS = (0.3, 1.0)
+"""Seconds before a question is asked again that got no answer."""
+
+T = TypeVar("T")
 Gate = Literal["", "auto", "manual"]
 
 PORTAL = N_(
@@ -150,17 +155,20 @@ class Hub:
     def read(self, model: RemoteModel, path: str, start: int = 0, length: int = 4_000_000) -> bytes:
         """At most `length` bytes of a file, from `start`. Raises HubError, GatedModel."""
         ranged = {"Range": f"bytes={start}-{start + length - 1}"}
-        with (
-            self.explained(model.repo),
-            self.stream(model.repo, model.revision, path, ranged) as answer,
-        ):
-            if answer.status_code == 416:
-                return b""
-            if answer.status_code not in (200, 206):
-                raise self.refusal(answer, model.repo)
-            if start and answer.status_code == 200:
-                raise self._error(N_("it does not give parts of files."), model.repo)
-            return _bounded(answer.iter_bytes(), length)
+
+        def ask() -> bytes:
+            with self.stream(model.repo, model.revision, path, ranged) as answer:
+                if answer.status_code == 416:
+                    return b""
+                if answer.status_code not in (200, 206):
+                    raise self.refusal(answer, model.repo)
+                if is_page(answer):
+                    raise self._error(PORTAL, model.repo)
+                if start and answer.status_code == 200:
+                    raise self._error(N_("it does not give parts of files."), model.repo)
+                return _bounded(answer.iter_bytes(), length)
+
+        return self._patiently(ask, model.repo)
 
     @contextmanager
     def stream(
@@ -174,15 +182,23 @@ class Hub:
         with self._client.stream("GET", where, headers=self._signed(headers)) as answer:
             yield answer
 
-    @contextmanager
-    def explained(self, name: str) -> Iterator[None]:
-        """Turns httpx's errors into a HubError that names what went wrong, and no address but the hub's."""
-        try:
-            yield
-        except self._httpx.HTTPError as error:
-            raise self._error(_NO_ANSWER, name, type(error).__name__) from error
-        except (self._httpx.InvalidURL, UnicodeError) as error:
-            raise self._error(N_("it redirects to something that is no address."), name) from error
+    def _patiently(self, ask: Callable[[], T], name: str) -> T:
+        """The answer, asked for again when the connection breaks.
+
+        Raises HubError that names what went wrong, and no address but the hub's.
+        """
+        for wait in (*WAITS, None):
+            try:
+                return ask()
+            except (self._httpx.InvalidURL, UnicodeError) as error:
+                raise self._error(
+                    N_("it redirects to something that is no address."), name
+                ) from error
+            except self._httpx.HTTPError as error:
+                if wait is None or not isinstance(error, self._httpx.TransportError):
+                    raise self._error(_NO_ANSWER, name, type(error).__name__) from error
+                time.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
 
     def refusal(self, answer: Any, repo: str) -> HubError:
         """Why the hub did not deliver, from its status and headers."""
@@ -229,18 +245,19 @@ class Hub:
         self.close()
 
     def _json(self, url: str, name: str, asked: dict[str, Any]) -> Any:
-        with (
-            self.explained(name),
-            self._client.stream("GET", url, params=asked, headers=self._signed()) as answer,
-        ):
-            if answer.status_code != 200:
-                raise self.refusal(answer, name)
-            if is_page(answer):
-                raise self._error(PORTAL, name)
+        def ask() -> Any:
+            with self._client.stream("GET", url, params=asked, headers=self._signed()) as answer:
+                if answer.status_code != 200:
+                    raise self.refusal(answer, name)
+                if is_page(answer):
+                    raise self._error(PORTAL, name)
+                content = _bounded(answer.iter_bytes(), MAX_ANSWER)
             try:
-                return json.loads(_bounded(answer.iter_bytes(), MAX_ANSWER))
+                return json.loads(content)
             except (ValueError, RecursionError) as error:
                 raise self._error(N_("its answer cannot be read."), name) from error
+
+        return self._patiently(ask, name)
 
     def _signed(self, headers: dict[str, str] | None = None) -> dict[str, str]:
         # httpx leaves the token out when a redirect leads to another host.

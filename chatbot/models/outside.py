@@ -69,9 +69,11 @@ class Endpoint:
             port or _port(scheme),
         )
 
-    def addresses(self, scheme: str, host: str, port: int | None) -> list[str]:
+    def addresses(
+        self, scheme: str, host: str, port: int | None, *, anywhere: bool = False
+    ) -> list[str]:
         """The addresses to connect to for a request to that host. Raises HubError where none may be."""
-        self.check(scheme, host, port)
+        self.check(scheme, host, port, anywhere=anywhere)
         try:
             answers = socket.getaddrinfo(host, port or _port(scheme), type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -83,14 +85,19 @@ class Endpoint:
                     raise self.refused(_PRIVATE, host)
         return found
 
-    def check(self, scheme: str, host: str, port: int | None) -> None:
-        """Raise HubError for a place that a request must not go to, whatever DNS says of it."""
+    def check(self, scheme: str, host: str, port: int | None, *, anywhere: bool = False) -> None:
+        """Raise HubError for a place that a request must not go to, whatever DNS says of it.
+
+        `anywhere` allows every host of the internet, as uploads need: the hub names a store for them.
+        """
         if self.is_at(scheme, host, port):
             return
         if scheme != "https":
             raise self.refused(_ELSEWHERE, f"{scheme}://{host}")
-        if not self.named and not any(
-            f".{host.lower()}".endswith(f".{known}") for known in HUB_HOSTS
+        if (
+            not anywhere
+            and not self.named
+            and not any(f".{host.lower()}".endswith(f".{known}") for known in HUB_HOSTS)
         ):
             raise self.refused(_ELSEWHERE, host)
         try:
@@ -111,12 +118,13 @@ class Guard:
     With a proxy in the environment the proxy looks names up; the host is checked all the same.
     """
 
-    def __init__(self, library: Any, endpoint: Endpoint) -> None:
+    def __init__(self, library: Any, endpoint: Endpoint, *, anywhere: bool = False) -> None:
         """`library` is the module httpx, or httpx2 that huggingface_hub brings."""
         if offline():
             raise OfflineError
         self._library = library
         self._endpoint = endpoint
+        self._anywhere = anywhere
         self._direct = library.HTTPTransport()
         self._proxied: dict[str, Any] = {}
 
@@ -124,11 +132,13 @@ class Guard:
         """The answer. Raises HubError for a forbidden place, the library's errors for the network's."""
         url = request.url
         if proxy := _proxy_for(url.scheme, url.host):
-            self._endpoint.check(url.scheme, url.host, url.port)
+            self._endpoint.check(url.scheme, url.host, url.port, anywhere=self._anywhere)
             if proxy not in self._proxied:
                 self._proxied[proxy] = self._library.HTTPTransport(proxy=proxy)
             return self._proxied[proxy].handle_request(request)
-        *others, last = self._endpoint.addresses(url.scheme, url.host, url.port)
+        *others, last = self._endpoint.addresses(
+            url.scheme, url.host, url.port, anywhere=self._anywhere
+        )
         for address in others:
             try:
                 return self._direct.handle_request(self._to(address, request))

@@ -324,9 +324,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.content(read(content), f'"{blob}"', path, headers)
 
     def cdn(self, name: str, commit: str, path: str) -> None:
-        content = dict(self.hub.repos[name].commits)[commit][path]
-        sha256, _ = self.hub.hashes(content)
-        self.content(read(content), f'"{sha256[:32]}"', path, {"Accept-Ranges": "bytes"})
+        # The hub's client follows this redirect even for HEAD, as it stays on this host.
+        data = read(dict(self.hub.repos[name].commits)[commit][path])
+        sha256, _ = self.hub.hashes(dict(self.hub.repos[name].commits)[commit][path])
+        headers = {
+            "Accept-Ranges": "bytes",
+            "X-Repo-Commit": commit,
+            "X-Linked-Etag": f'"{sha256}"',
+            "X-Linked-Size": str(len(data)),
+        }
+        self.content(data, f'"{sha256[:32]}"', path, headers)
 
     def content(self, data: bytes, etag: str, path: str, headers: dict[str, str]) -> None:
         """A file's bytes, or what the next fault makes of them."""
@@ -560,6 +567,12 @@ def status(code: int, **headers: str) -> Fault:
     return lambda handler, data, etag, start: handler.answer(
         code, b"", {key.replace("_", "-"): value for key, value in headers.items()}
     )
+
+
+def fine(handler: _Handler, data: bytes, etag: str, start: int) -> None:
+    """No fault: what was asked for."""
+    _rest(handler, data, etag, start)
+    handler.write(data[start:])
 
 
 def whole_instead_of_part(handler: _Handler, data: bytes, etag: str, start: int) -> None:
