@@ -6,18 +6,17 @@ early leaves nothing listed, and its source as it was.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from chatbot.child import Child
-from chatbot.errors import BrokenModel, ChildDied, DiskFullError, ModelError
+from chatbot.errors import BrokenModel, ChildDied, ModelError
 from chatbot.i18n import N_
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.headers import read_model
-from chatbot.models.files import Report, StoredFile
+from chatbot.models.files import Report, StoredFile, telling_full_disk
 from chatbot.models.store import ModelStore
 from chatbot.settings import sync
 from chatbot.types import ModelArtifact, ModelRole
@@ -81,31 +80,32 @@ def make(
     adds `name`, `role` and `notes` for the manifest. `parent` is the id of the model it was made from.
     Raises what `run` does; then nothing is listed and nothing is left.
     """
-    begun = store.begin()
-    try:
-        done = run(step, report, online=online, target=begun, **params)
-        files = [StoredFile(**file) for file in done["files"]]
-        sync(begun)
-        made = {
-            "step": step,
-            "parent": parent,
-            "params": {key: str(value) for key, value in params.items() if value is not None},
-            "figures": done["figures"],
-            "at": time.time(),
-        }
-        notes = {**done.get("notes", {}), "made": made, **({"origin": origin} if origin else {})}
-        name, role = name or done.get("name", ""), role or done.get("role", "chat")
-        return store.add(facts_of(begun, files), files, begun, name=name, role=role, **notes)
-    except ModelError as error:
-        if error.values.get("name") == begun.name:  # people never saw the folder it was made in
-            raise type(error)(**{**error.values, "name": name or step}) from error
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(str(store.folder)) from error
-        raise
-    finally:
-        shutil.rmtree(begun, ignore_errors=True)  # `add` moved it away where all went well
+    with telling_full_disk(store.folder):
+        begun = store.begin()
+        try:
+            done = run(step, report, online=online, target=begun, **params)
+            files = [StoredFile(**file) for file in done["files"]]
+            sync(begun)
+            made = {
+                "step": step,
+                "parent": parent,
+                "params": {key: str(value) for key, value in params.items() if value is not None},
+                "figures": done["figures"],
+                "at": time.time(),
+            }
+            notes = {
+                **done.get("notes", {}),
+                "made": made,
+                **({"origin": origin} if origin else {}),
+            }
+            name, role = name or done.get("name", ""), role or done.get("role", "chat")
+            return store.add(facts_of(begun, files), files, begun, name=name, role=role, **notes)
+        except ModelError as error:
+            if error.values.get("name") == begun.name:  # people never saw the folder it was made in
+                raise type(error)(**{**error.values, "name": name or step}) from error
+            raise
+        finally:
+            shutil.rmtree(begun, ignore_errors=True)  # `add` moved it away where all went well
 
 
 def facts_of(folder: Path, files: list[StoredFile]) -> ModelFacts:

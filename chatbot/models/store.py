@@ -128,7 +128,13 @@ class ModelStore:
         unfinished.rename(home)
         sync(self.folder)
         model = _from_manifest(manifest, home)
-        self._insert(model)
+        try:
+            self._insert(model)
+        except BaseException:  # a full disk: what is not listed must not stay
+            home.rename(unfinished)
+            if begun is None:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         return model
 
     def note(self, model_id: str, **notes: Any) -> ModelArtifact:

@@ -325,3 +325,19 @@ def test_a_moved_data_folder_keeps_its_copies(store: ModelStore, paths: Paths, f
     assert Path(found.path).is_relative_to(moved.models)
     assert Path(found.path).exists()
     database.close()
+
+
+def test_a_model_that_cannot_be_written_into_the_list_does_not_stay(
+    store: ModelStore, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_model: object) -> None:
+        raise DiskFullError("the disk is full")
+
+    monkeypatch.setattr(store, "_insert", full)
+    for link in (True, False):
+        with pytest.raises(DiskFullError):
+            import_model(store, file, link=link)
+        assert left_behind(store) == []
+    monkeypatch.undo()
+    model = import_model(store, file, link=False)
+    assert store.list() == [model]
