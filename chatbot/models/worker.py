@@ -6,14 +6,14 @@ finished and synced in the folder it was given; only the owner takes that into t
 
 from __future__ import annotations
 
-import errno
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from chatbot.child import Handler, Request, serve
-from chatbot.errors import DiskFullError
+from chatbot.models.files import telling_full_disk
 
 STEPS = {
     "download": "chatbot.models.download",
@@ -44,15 +44,12 @@ def _handler(step: str) -> Handler:
             for name, value in request.params.items()
         }
         work: Callable[..., dict[str, Any]] = getattr(import_module(STEPS[step]), step)
-        try:
+        with telling_full_disk(params.get("target") or params.get("file") or Path()):
             return work(report, **params)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFullError(error.filename or error.strerror) from error
-            raise
 
     return handle
 
 
 if __name__ == "__main__":
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # where it gives up, ggml would start a debugger
     serve({step: _handler(step) for step in STEPS})
