@@ -19,7 +19,7 @@ from chatbot.memory.facts import ModelFacts
 from chatbot.memory.gguf import TYPES
 from chatbot.memory.headers import FILE_TYPES, read_model
 from chatbot.models.files import Report, all_stored, check_room
-from chatbot.models.quantiser import FLOATS, Wish, disk_is_full, run_quantiser
+from chatbot.models.quantiser import FLOATS, Wish, check_loads, disk_is_full, run_quantiser
 from chatbot.settings import sync
 
 CONVERTED = ("F16", "BF16", "F32", "Q8_0")
@@ -75,7 +75,7 @@ def convert(
     file = target / _file_name(name, wanted)
     params = {"source": facts.path, "file": str(file), "type": wanted.lower(), "name": name}
     done = _converted(report, params, file, expected)
-    made = _reopened(file)
+    made = _reopened(file, name)
     ours, theirs = _geometry(made), _geometry(facts)
     if facts.writes_text and ours != theirs:
         raise _unlike(facts, f"{ours} ≠ {theirs}")
@@ -122,7 +122,7 @@ def quantise(
         report(_WRITTEN * fraction, message, **values)
 
     fallbacks = run_quantiser(progress, facts, file, wish)
-    made = _reopened(file)
+    made = _reopened(file, facts.name)
     if _shapes(made) != _shapes(facts):
         raise _unlike(facts, f"{len(made.tensors)} ≠ {len(facts.tensors)}")
     used = {tensor.name: tensor.type for tensor in made.tensors}
@@ -210,14 +210,16 @@ def _converted(report: Report, params: dict[str, Any], file: Path, expected: int
         child.close(grace=0.0)
 
 
-def _reopened(file: Path) -> ModelFacts:
-    """The facts of what was written. Raises DiskFullError or BrokenModel when it is not a whole GGUF file."""
+def _reopened(file: Path, name: str) -> ModelFacts:
+    """The facts of what was written. Raises DiskFullError or BrokenModel when it is not a whole model."""
     try:
-        return read_model(file)
+        facts = read_model(file)
     except ModelError as error:
         if disk_is_full(file.parent):
             raise DiskFullError(str(file.parent)) from error
         raise
+    check_loads(file, name)
+    return facts
 
 
 def _unlike(facts: ModelFacts, part: str) -> BrokenModel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ _FALLBACK = re.compile(
     r"warning: (\S+)\s+- ncols\s+\d+ not divisible by.*required for type\s+(\w+)"
 )
 _FAILED = re.compile(r"failed to quantize: (.+)")
+_WHY = "error loading model: "
 _DAMAGED = ("invalid data", "corrupt", "incomplete", "validation failed", "not within the file")
 
 
@@ -79,13 +80,36 @@ def run_quantiser(report: Report, facts: ModelFacts, file: Path, wish: Wish) -> 
     if wish.importance is not None:
         params.imatrix = _importance_array(c, wish.importance, kept)
     hearing = _Hearing(report, facts.tensors)
-    with _heard(c, hearing):
+    with _heard(c, hearing.hear):
         code = c.llama_model_quantize(facts.path.encode(), str(file).encode(), ctypes.byref(params))
     if hearing.ended is not None:
         raise hearing.ended
     if code:
         raise _failed(facts, hearing.lines, file.parent)
     return dict.fromkeys(overrides, wish.type) | hearing.fallbacks
+
+
+def check_loads(file: Path, name: str) -> None:
+    """Raise BrokenModel unless llama.cpp takes the file: names, shapes and vocabulary; no weight is read.
+
+    Without llama.cpp nothing is checked: the file cannot be run here either.
+    """
+    try:
+        from llama_cpp import llama_cpp as c
+    except ImportError:
+        return
+    params = c.llama_model_default_params()
+    params.load_mode, params.no_alloc = c.LLAMA_LOAD_MODE_NONE, True
+    params.n_gpu_layers, params.use_extra_bufts = 0, False
+    lines: list[str] = []
+    with _heard(c, lines.append):
+        model = c.llama_model_load_from_file(str(file).encode(), params)
+    if not model:
+        reasons = [line.partition(_WHY)[2] for line in lines if _WHY in line] or lines[-1:]
+        raise BrokenModel(
+            N_("llama.cpp does not take it ({part})."), name=name, part="; ".join(reasons)
+        )
+    c.llama_model_free(model)
 
 
 def disk_is_full(folder: Path) -> bool:
@@ -155,11 +179,11 @@ class _Hearing:
 
 
 @contextmanager
-def _heard(c: Any, hearing: _Hearing) -> Iterator[None]:
+def _heard(c: Any, hear: Callable[[str], None]) -> Iterator[None]:
     from llama_cpp._logger import llama_log_callback as usual
 
     callback = c.llama_log_callback(
-        lambda _level, text, _data: hearing.hear(text.decode("utf-8", "replace").strip())
+        lambda _level, text, _data: hear(text.decode("utf-8", "replace").strip())
     )
     c.llama_log_set(callback, None)
     try:
