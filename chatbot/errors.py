@@ -46,6 +46,7 @@ gives both in the person's language. Errors cross process borders as `to_dict` /
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, ClassVar
 
 from chatbot.i18n import N_, figure, translate
@@ -71,8 +72,10 @@ class ChatbotError(Exception):
     def _fill(self, sentence: str, language: Language) -> str:
         # A detail may itself be one of our own sentences; a foreign one is shown as it came.
         values = {key: _shown(value, language) for key, value in self.values.items()}
-        if isinstance(values.get("detail"), str):  # one of our own may name the part it is about
-            values["detail"] = values["detail"].replace("{part}", str(values.get("part", "")))
+        if isinstance(values.get("detail"), str):  # one of our own may name what it is about
+            values["detail"] = _PLACE.sub(
+                lambda place: str(values.get(place[1], "")), values["detail"]
+            )
         return sentence.format_map(_Named(values))
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,6 +99,9 @@ class ChatbotError(Exception):
     def from_json(text: str) -> ChatbotError:
         """The error that `to_json` wrote."""
         return ChatbotError.from_dict(json.loads(text))
+
+
+_PLACE = re.compile(r"\{(part|theirs|ours)\}")
 
 
 def _shown(value: Any, language: Language) -> Any:
