@@ -8,6 +8,7 @@ answer cannot move it.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -122,6 +123,8 @@ class Guard:
         """`library` is the module httpx, or httpx2 that huggingface_hub brings."""
         if offline():
             raise OfflineError
+        for name in (library.__name__, "httpcore", "httpcore2"):  # they would log signed addresses
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._library = library
         self._endpoint = endpoint
         self._anywhere = anywhere

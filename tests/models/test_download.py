@@ -449,6 +449,7 @@ def test_the_token_opens_a_gated_model_and_is_written_nowhere(
     written = [f.read_bytes() for f in store.folder.parent.rglob("*") if f.is_file()]
     assert all(hub.token.encode() not in content for content in written)
     assert hub.token not in caplog.text
+    assert "secretSignature" not in caplog.text
     assert "secretSignature" not in " ".join(said)
     assert hub.token not in " ".join(said)
 
