@@ -35,8 +35,8 @@ STRUCTURES: dict[str, tuple[str, ...]] = {
 """Names by the expressions that tokenizer.json splits with, one after the other."""
 
 OTHERS = (
-    "qwen35", "deepseek-v3", "deepseek-llm", "deepseek-coder", "falcon", "chatglm-bpe", "seed-coder",
-    "dbrx", "bloom", "viking", "superbpe", "exaone-moe", "youtu", "tiny_aya", "default",
+    "dbrx", "qwen35", "deepseek-v3", "deepseek-llm", "deepseek-coder", "falcon", "seed-coder", "bloom",
+    "viking", "superbpe", "exaone-moe", "youtu", "tiny_aya", "chatglm-bpe", "default",
 )  # fmt: skip
 """Names with expressions of their own, tried when no structure fits."""
 
