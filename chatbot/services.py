@@ -29,6 +29,7 @@ from chatbot.errors import (
     ChatbotError,
     ChildError,
     ModelDoesNotFit,
+    ModelError,
     NotFoundError,
 )
 from chatbot.hardware.detect import detect, installed, without
@@ -45,6 +46,7 @@ from chatbot.library.renderer import Renderer
 from chatbot.library.store import DocumentStore
 from chatbot.library.watch import LinkedFolders
 from chatbot.library.window import window_of
+from chatbot.models.relations import base_of
 from chatbot.models.store import ModelStore
 from chatbot.ownership import Ownership, own
 from chatbot.retrieval.search import Search
@@ -424,6 +426,7 @@ class Services:
 
         path = Path(model.path if isinstance(model, ModelArtifact) else model)
         if isinstance(model, ModelArtifact):
+            path = Path(self._base_of(model).path)
             chosen = {name: wish for name, wish in wishes.items() if wish is not None}
             wishes = {**model.manifest.get("defaults", {}), **chosen}
         hardware, loaded = self.hardware(), self.engines.loaded
@@ -467,11 +470,28 @@ class Services:
                 raise ModelDoesNotFit(
                     name=model.name, needed=plan.total / 1e9, free=plan.free / 1e9
                 )
-            return self.engines.use(spec_from(model, plan))
+            return self.engines.use(spec_from(model, self._base_of(model), plan))
 
     def _loadable(self, model: ModelArtifact) -> tuple[EngineWorker, MemoryPlan]:
         plan = self.plan_model(model)
-        return self.engines.worker(spec_from(model, plan)), plan
+        return self.engines.worker(spec_from(model, self._base_of(model), plan)), plan
+
+    def _base_of(self, model: ModelArtifact) -> ModelArtifact:
+        """The model itself; of an adapter the base that it runs with, unmerged."""
+        if model.format != "adapter":
+            return model
+        if base := base_of(self.models, model):
+            return base
+        raise ModelError(N_("it is an adapter; choose its base first."), name=model.name)
+
+    def chat_models(self) -> list[ModelArtifact]:
+        """The models that can answer, the newest first: an adapter once its base is chosen."""
+        return [
+            model
+            for model in self.models.list()
+            if model.role == "chat"
+            and (model.format in ("gguf", "hf") or base_of(self.models, model))
+        ]
 
     def remove_model(self, model_id: str) -> None:
         """Take a model off the list (and off the disk, where it is Hearth's own). Raises ModelInUse."""
@@ -588,13 +608,15 @@ def _code(error: ChatbotError | None) -> str | None:
     return error.code if error else None
 
 
-def spec_from(model: ModelArtifact, plan: MemoryPlan) -> EngineSpec:
-    """What the engine worker must know to run this model as planned."""
+def spec_from(model: ModelArtifact, base: ModelArtifact, plan: MemoryPlan) -> EngineSpec:
+    """What the engine worker must know to run this model as planned; an adapter runs on its base."""
+    apart = model.format == "adapter"
     return EngineSpec(
         backend=plan.backend,
         model_id=model.id,
-        name=model.name,
-        path=model.path,
+        name=f"{base.name} + {model.name}" if apart else model.name,
+        path=base.path,
+        adapter=model.path if apart else "",
         context=plan.context,
         gpu_layers=plan.gpu_layers,
         kv_type=plan.kv_type,

@@ -248,7 +248,7 @@ class Workshop:
             first, begins = [], chain.Ingredients(model.parameters, size=model.size)
             runs = model.format == "gguf" or model.role != "chat"
         elif is_repository(source) and not Path(source).expanduser().exists():
-            remote = self._look_up(source, revision, file, role)
+            remote = self._look_up(source, revision, file, type_, role)
             base = remote.base or remote
             first = [_download(base)]
             if remote.base:
@@ -267,14 +267,21 @@ class Workshop:
         return Outline(tuple(stages), needs, free, remote)
 
     def _look_up(
-        self, repo: str, revision: str | None, file: str | None, role: ModelRole | None
+        self,
+        repo: str,
+        revision: str | None,
+        file: str | None,
+        type_: str,
+        role: ModelRole | None,
     ) -> Remote:
         from chatbot.models.lookup import look_up
 
-        asked = (repo, revision, file, role)
+        asked = (repo, revision, file, type_, role)
         at, remote = self._looked_up.get(asked, (0.0, None))
         if remote is None or time.monotonic() - at > LOOK_UP_SECONDS:
-            remote = look_up(repo, self._hardware(), revision=revision, file=file, role=role)
+            remote = look_up(
+                repo, self._hardware(), revision=revision, file=file, type_=type_, role=role
+            )
             self._looked_up[asked] = time.monotonic(), remote
         return remote
 

@@ -126,7 +126,7 @@ def _answers() -> None:
     if style != settings.answer_style:
         _change(answer_style=style)
     labels = {QUOTES: _("No model: quote the documents")}
-    labels |= {m.id: m.name for m in services().models.list()}
+    labels |= {m.id: m.name for m in services().chat_models()}
     if settings.remote_url:
         labels[REMOTE] = _("Remote: {name}").format(name=settings.remote_model)
     chosen = settings.default_model or QUOTES

@@ -48,7 +48,7 @@ async def run_command(request: Request) -> Response:
 def _models() -> list[ModelArtifact]:
     from chatbot.services import services
 
-    return services().models.list()
+    return services().chat_models()
 
 
 def _run(name: str, params: dict[str, Any]) -> dict[str, Any]:

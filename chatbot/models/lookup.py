@@ -32,9 +32,10 @@ def look_up(
     *,
     revision: str | None = None,
     file: str | None = None,
+    type_: str = "auto",
     role: ModelRole | None = None,
 ) -> Remote:
-    """Ask the hub. Of several GGUF files the best that fits this PC now is taken, else the smallest.
+    """Ask the hub. Of several GGUF files the one of `type_` is taken; of 'auto' the best that fits, else the smallest.
 
     Raises OfflineError, HubError, GatedModel, and ModelError for a repository without a model.
     """
@@ -47,8 +48,8 @@ def look_up(
             return _remote(model, None, "chat", base)
         choices = quantisations(model)
         if not file and len(choices) > 1 and "config.json" not in names:
-            best = best_quantisation(hub, model, hardware)
-            file = (best or choices[0]).file
+            named = next((one for one in choices if one.type == type_), None)
+            file = (named or best_quantisation(hub, model, hardware) or choices[0]).file
         return _remote(model, file, role or role_of(model))
 
 

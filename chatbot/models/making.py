@@ -70,6 +70,7 @@ def make(
     role: ModelRole | None = None,
     origin: dict[str, Any] | None = None,
     parent: str | None = None,
+    called: str | None = None,
     online: bool = False,
     **params: Any,
 ) -> ModelArtifact:
@@ -77,13 +78,15 @@ def make(
 
     The step gets `target`, an empty folder on the disk of the models, and returns {files, figures}:
     a StoredFile as a dict for everything it wrote there, and what it measured; a step that knows them
-    adds `name`, `role` and `notes` for the manifest. `parent` is the id of the model it was made from.
+    adds `name`, `role` and `notes` for the manifest. `parent` is the id of the model it was made from,
+    `called` what the model shall say its name is, for steps that write one into it.
     Raises what `run` does; then nothing is listed and nothing is left.
     """
     with telling_full_disk(store.folder):
         begun = store.begin()
         try:
-            done = run(step, report, online=online, target=begun, **params)
+            named = {"name": called} if called else {}
+            done = run(step, report, online=online, target=begun, **named, **params)
             files = [StoredFile(**file) for file in done["files"]]
             sync(begun)
             made = {

@@ -143,7 +143,12 @@ class Stages:
     def convert(self, report: Report, *, source: ModelArtifact, type: str = "F16") -> str:  # noqa: A002  as the command line names it
         """A folder as a GGUF file."""
         return self._make(
-            "convert", report, source, f"{stem(source.name)} {type.upper()}", type=type
+            "convert",
+            report,
+            source,
+            f"{stem(source.name)} {type.upper()}",
+            type=type,
+            called=stem(source.name),
         )
 
     def quantise(

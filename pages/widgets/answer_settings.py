@@ -253,7 +253,7 @@ def _answerer(model: str | None) -> str:
         return _("Quotations")
     if chosen == REMOTE:
         return literal(services().settings.remote_model) or _("Model")
-    names = {artifact.id: artifact.name for artifact in services().models.list()}
+    names = {artifact.id: artifact.name for artifact in services().chat_models()}
     return literal(names[chosen]) if chosen in names else _("Model missing")
 
 
@@ -261,7 +261,7 @@ def _model(settings: ConversationSettings, key: str) -> str | None:
     labels = {
         _DEFAULT: _("The default model"),
         QUOTES: _("No model: quote the documents"),
-        **{model.id: model.name for model in services().models.list()},
+        **{model.id: model.name for model in services().chat_models()},
     }
     if services().settings.remote_url:
         labels[REMOTE] = _("Remote: {name}").format(name=services().settings.remote_model)

@@ -7,23 +7,37 @@ import streamlit as st
 from chatbot.markup import literal
 from chatbot.memory.plan import explain
 from chatbot.types import MemoryPlan, ModelArtifact
-from widgets.words import _, language
+from widgets.words import _, decimal, language
 
 _TIGHT = 0.85
 """Above this share of the free memory a model fits, but little is left for other programs."""
 
 
 def show(plan: MemoryPlan) -> None:
-    """The verdict as a badge, and the sentence that gives its reason."""
+    """The verdict as a badge, and the sentences that give its reason."""
+    with st.container(horizontal=True, vertical_alignment="top", wrap=False):
+        _badge(plan)
+        st.caption(literal(explain(plan, language())), width="stretch")
+
+
+def brief(plan: MemoryPlan, what: str) -> None:
+    """The verdict and its two numbers on one line; the parts come with the pointer."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        _badge(plan, help_=literal(explain(plan, language())))
+        words = _("{what} needs {total} GB; {free} GB are free").format(
+            what=what, total=decimal(plan.total / 1e9), free=decimal(plan.free / 1e9)
+        )
+        st.caption(words, width="stretch")
+
+
+def _badge(plan: MemoryPlan, help_: str | None = None) -> None:
     if not plan.fits:
         words, icon, color = _("Does not fit"), ":material/close:", "red"
     elif plan.total + plan.growth > plan.free * _TIGHT:
         words, icon, color = _("Tight"), ":material/warning:", "orange"
     else:
         words, icon, color = _("Fits"), ":material/check:", "green"
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge(words, icon=icon, color=color)  # type: ignore[arg-type]
-        st.caption(literal(explain(plan, language())), width="stretch")
+    st.badge(words, icon=icon, color=color, help=help_)  # type: ignore[arg-type]
 
 
 def precision(model: ModelArtifact) -> str:

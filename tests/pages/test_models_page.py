@@ -1,4 +1,4 @@
-"""The models page as Streamlit runs it: adding by path, the plan, loading, unloading, removing."""
+"""The models page as Streamlit runs it: catalogue, adding, plan and defaults, verdict, actions, jobs, guards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from chatbot.models.catalog import entries
 from chatbot.services import Services
+from tests.tiny_models import tiny_gguf, tiny_hf
+
+__all__ = ["tiny_gguf", "tiny_hf"]
 
 
 @pytest.fixture
@@ -17,8 +21,34 @@ def stories(services: Services, shared_data: Path, tmp_path: Path):
     """A real small model, linked into the list from a folder of its own."""
     file = tmp_path / "stories260K.gguf"
     shutil.copyfile(shared_data / "models" / "stories260K.gguf", file)
-    job = services.jobs.wait(services.workshop.take_in(file).id, 60)
+    return taken_in(services, file)
+
+
+def taken_in(services: Services, path: Path):
+    job = services.jobs.wait(services.workshop.take_in(path).id, 60)
+    assert job.state == "done", job.error
     return services.models.get(job.message)
+
+
+def verdict(kind: str) -> dict:
+    """A verdict as `verify` gives it, of two checks."""
+    passed = {
+        "name": "files",
+        "verdict": "pass",
+        "measured": {"files": 1},
+        "limit": {},
+        "detail": "",
+    }
+    other = {
+        "name": "weights",
+        "verdict": kind,
+        "measured": {"epsilon": 0.25, "relative": 0.5},
+        "limit": {"relative": 0.02},
+        "detail": "",
+        "values": {},
+    }
+    return {"verdict": kind, "step": "quantise", "checks": [passed, other], "types": {"Q8_0": 8},
+            "parent": "before", "seconds": 2.0, "at": time.time()}  # fmt: skip
 
 
 def button(app, key: str):
@@ -30,29 +60,64 @@ def keys(app) -> list[str]:
 
 
 def shown(app) -> str:
-    boxes = [*app.markdown, *app.caption, *app.info, *app.error, *app.warning]
+    boxes = [*app.markdown, *app.caption, *app.info, *app.error, *app.warning, *app.success]
     return "\n".join(box.value for box in boxes)
 
 
+def to(app, tab: str):
+    app.session_state["models-goto"] = tab
+    return app.run()
+
+
 def import_path(app, path: str):
-    next(t for t in app.text_input if t.label.startswith("GGUF file")).input(path)
-    next(b for b in app.button if b.label == "Add").click().run()
+    to(app, "disk")
+    next(t for t in app.text_input if t.label.startswith("File or folder")).input(path)
+    next(b for b in app.button if b.label == "Add").click().run(timeout=60)
     return app
 
 
-def test_without_a_model_it_says_what_works_and_how_large_one_may_be(open_page):
+def actions(app, model) -> list[str]:
+    return list(app.menu_button(key=f"more-{model.id}").options)
+
+
+def choose(app, model, action: str):
+    return app.menu_button(key=f"more-{model.id}").click(action).run()
+
+
+# --- catalogue ------------------------------------------------------------------------------
+
+
+def test_without_a_model_the_catalogue_opens_with_one_starred_and_every_reason(open_page):
     app = open_page("models.py")
+    text = shown(app)
+    chat = [entry for entry in entries() if entry.role == "chat"]
+    for entry in chat:
+        assert entry.name in text.replace("\\", "")
+    assert text.count("Recommended for this PC") == 1
+    assert text.count("GB are free") == len(chat), "each says what it needs and what is free"
+    assert "stay offline" in text, "the tests forbid the internet, and the page says so"
+
+
+def test_the_catalogue_shows_what_searches_too(open_page):
+    app = open_page("models.py")
+    app.segmented_control(key="catalogue-role-en").set_value("embedder").run()
+    assert "multilingual\\-e5\\-small" in shown(app)
+
+
+# --- adding ---------------------------------------------------------------------------------
+
+
+def test_on_disk_says_what_can_be_added_while_there_is_nothing(open_page):
+    app = to(open_page("models.py"), "disk")
     text = shown(app)
     assert "No model yet" in text
     assert "GGUF files" in text
-    assert app.info, "the size this PC can run"
+    assert "Adapters" in text
 
 
 def test_a_file_is_added_by_its_path_and_stays_where_it_is(open_page, services, shared_data):
     file = shared_data / "models" / "stories260K.gguf"
     app = import_path(open_page("models.py"), f'"{file}"')
-    services.jobs.wait(app.session_state["import_job"], 60)
-    app.run()
     assert not app.exception
     (model,) = services.models.list()
     assert model.linked
@@ -61,22 +126,24 @@ def test_a_file_is_added_by_its_path_and_stays_where_it_is(open_page, services, 
     assert "linked, not copied" in text
     assert "260 thousand parameters" in text
     assert "It needs" in text
+    assert "1 model" in text
 
 
 def test_what_is_no_model_is_refused_with_the_reason(open_page, services, tmp_path):
     file = tmp_path / "notes.gguf"
     file.write_text("no model at all")
     app = import_path(open_page("models.py"), str(file))
-    services.jobs.wait(app.session_state["import_job"], 60)
-    app.run()
     assert services.models.list() == []
-    assert r"notes\.gguf" in app.error[0].value
+    assert r"notes\.gguf" in app.error[0].value, "on the job, with its cure"
 
 
 def test_a_path_that_is_not_there_is_said(open_page, services):
     app = import_path(open_page("models.py"), "/no/such/model.gguf")
     assert "Not found" in app.error[0].value
-    assert services.jobs.list() == []
+    assert services.workshop.jobs() == []
+
+
+# --- running --------------------------------------------------------------------------------
 
 
 def test_load_use_as_default_and_unload(open_page, services, stories):
@@ -88,9 +155,9 @@ def test_load_use_as_default_and_unload(open_page, services, stories):
     assert "loaded in" in text
     assert "context of 512 tokens" in text
     assert "no chat template" in text
-    button(app, f"default-{stories.id}").click().run()
+    choose(app, stories, "default")
     assert services.settings.default_model == stories.id
-    assert f"default-{stories.id}" not in keys(app)
+    assert "default" not in actions(app, stories)
     button(app, "unload-models").click().run()
     assert services.engines.loaded is None
     unloaded_at = time.time()
@@ -99,11 +166,12 @@ def test_load_use_as_default_and_unload(open_page, services, stories):
     assert "Memory in use" in shown(app.run())
 
 
-def test_the_plan_follows_the_chosen_context(open_page, services, stories):
+def test_the_chosen_context_is_kept_with_the_model(open_page, services, stories):
     app = open_page("models.py")
     assert list(app.selectbox(key=f"context-{stories.id}-en").options) == ["Automatic", "512"]
     app.selectbox(key=f"context-{stories.id}-en").select_index(1).run()
-    button(app, f"load-{stories.id}").click().run(timeout=60)
+    assert services.models.get(stories.id).manifest["defaults"]["context"] == 512
+    services.load_model(stories.id)
     assert services.engines.loaded.spec.context == 512
 
 
@@ -130,12 +198,117 @@ def test_a_model_whose_file_is_gone_can_only_be_removed(open_page, services, sto
     assert "no longer there" in app.error[0].value
     assert f"load-{stories.id}" not in keys(app)
     button(app, f"remove-{stories.id}").click().run()
+    button(app, f"yes-remove-{stories.id}").click().run()
     assert services.models.list() == []
-    assert "No model yet" in shown(app)
+    assert "No model yet" in shown(to(app, "disk"))
+
+
+# --- the verdict ----------------------------------------------------------------------------
+
+
+def test_the_badge_opens_every_figure(open_page, services, stories):
+    services.models.note(stories.id, verdict=verdict("pass"))
+    app = open_page("models.py")
+    assert "Checked" in button(app, f"verdict-{stories.id}").label
+    button(app, f"verdict-{stories.id}").click().run()
+    text = shown(app)
+    assert "It is what it was made from" in text
+    assert "Weights" in text
+    assert "**0.25**" in text
+    assert "limit 0.02" in text
+    assert "check-again" in keys(app)
+
+
+def test_a_failed_check_is_loud_and_loading_asks(open_page, services, stories):
+    services.models.note(stories.id, verdict=verdict("fail"))
+    app = open_page("models.py")
+    assert "is not what it was made from (Weights)" in app.error[0].value
+    assert "Check failed" in button(app, f"verdict-{stories.id}").label
+    assert f"load-{stories.id}" not in keys(app)
+    button(app, f"anyway-{stories.id}").click().run(timeout=60)
+    assert services.engines.loaded.spec.model_id == stories.id
+
+
+# --- actions --------------------------------------------------------------------------------
+
+
+def test_each_kind_of_model_offers_what_makes_sense(open_page, services, stories, tiny_hf):
+    folder = taken_in(services, tiny_hf)
+    app = open_page("models.py")
+    assert actions(app, stories) == [
+        "Use as default",
+        "Make it smaller (quantise)",
+        "Check it",
+        "Measure its speed",
+        "Pack into one file",
+        "Upload to the hub",
+        "Remove",
+    ]
+    assert {"Get it ready for this PC", "Save in 16 bits", "Convert to GGUF"} <= set(
+        actions(app, folder)
+    )
+
+
+def test_the_ladder_shows_sizes_and_the_best_that_fits(open_page, stories):
+    app = choose(open_page("models.py"), stories, "quantise")
+    radio = app.radio(key="quantise-type")
+    assert [option.split("**")[1] for option in radio.options] == [
+        "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K",
+    ]  # fmt: skip
+    assert "best that fits" in radio.options[0]
+    assert radio.value == "Q8_0"
+
+
+def test_getting_ready_says_every_step_and_the_room_it_needs(open_page, services, tiny_hf):
+    folder = taken_in(services, tiny_hf)
+    app = choose(open_page("models.py"), folder, "ready")
+    text = shown(app)
+    for step in ("Save in 16 bits", "Convert to GGUF", "Quantise"):
+        assert step in text
+    assert "on the disk for a while" in text
+    assert app.selectbox(key="chain-keep").value == "checkable"
+
+
+def test_a_loaded_model_is_not_removed(open_page, services, stories):
+    services.load_model(stories.id)
+    app = choose(open_page("models.py"), stories, "remove")
+    assert "it is loaded" in shown(app)
+    assert f"yes-remove-{stories.id}" not in keys(app)
+
+
+def test_an_embedder_is_put_to_use_for_the_search(open_page, services, stories):
+    with services.database.transaction() as connection:
+        connection.execute("UPDATE models SET role = 'reranker' WHERE id = ?", (stories.id,))
+    app = open_page("models.py")
+    assert f"load-{stories.id}" not in keys(app)
+    button(app, f"search-{stories.id}").click().run()
+    assert services.settings.reranker == stories.path
+    assert stories.id not in [model.id for model in services.chat_models()]
+
+
+# --- jobs -----------------------------------------------------------------------------------
+
+
+def test_jobs_show_their_steps_and_what_went_wrong(open_page, services, tmp_path):
+    broken = tmp_path / "hỏng.gguf"
+    broken.write_bytes(b"GGUF" + bytes(40))
+    job = services.jobs.wait(services.workshop.take_in(broken).id, 30)
+    assert job.state == "failed"
+    app = to(open_page("models.py"), "jobs")
+    text = shown(app)
+    assert "Adding hỏng" in text.replace("\\", "")
+    assert "Read the files" in text
+    assert "damaged" in app.error[0].value
+    assert {f"again-{job.id}", f"remove-{job.id}"} <= set(keys(app))
+    button(app, f"remove-{job.id}").click().run()
+    assert "Nothing to do" in shown(app)
 
 
 def test_the_page_speaks_vietnamese(open_page, services, stories):
     services.change_settings(language="vi")
-    text = shown(open_page("models.py"))
+    services.models.note(stories.id, verdict=verdict("pass"))
+    app = open_page("models.py")
+    text = shown(app)
     assert "260 nghìn tham số" in text
     assert "Chạy trên CPU bằng llama" in text
+    assert "Đã kiểm tra" in button(app, f"verdict-{stories.id}").label

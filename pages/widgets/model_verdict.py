@@ -1,0 +1,169 @@
+"""Whether a model is what it was made from: the verdict as a button, and every figure behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from chatbot.i18n import N_, filled
+from chatbot.markup import literal
+from chatbot.services import services
+from chatbot.types import ModelArtifact
+from widgets.words import _, decimal, language, moment, plural, seconds, size
+
+CHECKS = {
+    "files": (N_("Files"), N_("Every byte is the one that was written: SHA-256.")),
+    "structure": (N_("Structure"), N_("The same tensors with the same names and shapes.")),
+    "weights": (N_("Weights"), N_("How far each weight moved: ε = ‖θ after − θ before‖₂.")),
+    "finite": (N_("Whole numbers"), N_("No weight is infinite or not a number.")),
+    "ones": (
+        N_("Ones stay ones"),
+        N_("An embedding set to ones keeps its mean of 1 through saving and loading."),
+    ),
+    "tokens": (
+        N_("Tokenizer"),
+        N_("Vietnamese and English texts become the same tokens and come back."),
+    ),
+    "template": (N_("Chat template"), N_("A conversation becomes the same prompt.")),
+    "settings": (N_("Settings"), N_("What the model says of itself did not change.")),
+    "outputs": (
+        N_("Answers"),
+        N_("How far the model's choice of the next word moved: δ on fixed prompts."),
+    ),
+    "repeat": (N_("Steadiness"), N_("The same prompt twice gives the same numbers: σ².")),
+    "adapter": (
+        N_("Adapter"),
+        N_("Each weight it aims at moved by exactly scale·B·A, no other one."),
+    ),
+}
+MADE_BY = {
+    "download": N_("downloaded"),
+    "unpack": N_("unpacked"),
+    "prepare": N_("saved in 16 bits"),
+    "merge": N_("merged"),
+    "convert": N_("converted to GGUF"),
+    "quantise": N_("quantised"),
+}
+_ICONS = {
+    "pass": ":green[:material/check_circle:]",
+    "fail": ":red[:material/error:]",
+    "skipped": ":gray[:material/remove:]",
+}
+_MOST_FIGURES = 6
+
+
+def button(model: ModelArtifact) -> None:
+    """The verdict; pressing it opens the figures."""
+    verdict = (model.manifest.get("verdict") or {}).get("verdict")
+    label, icon = {
+        "pass": (f":green[{_('Checked')}]", ":green[:material/verified:]"),
+        "fail": (f":red[**{_('Check failed')}**]", ":red[:material/gpp_bad:]"),
+    }.get(str(verdict), (f":gray[{_('Not checked yet')}]", ":gray[:material/shield:]"))
+    if st.button(f"{icon} {label}", key=f"verdict-{model.id}", type="tertiary"):
+        st.dialog(_("Is it the same model?"), width="large", icon=":material/verified:")(_dialog)(
+            model.id
+        )
+
+
+def warning(model: ModelArtifact) -> None:
+    """What a person must know before they use a model whose check failed; nothing for others."""
+    verdict = model.manifest.get("verdict") or {}
+    if verdict.get("verdict") != "fail":
+        return
+    failed = [_name(c["name"]) for c in verdict["checks"] if c["verdict"] == "fail"]
+    st.error(
+        _(
+            "This model is not what it was made from ({failed}). Its answers may be wrong: make it again"
+            " before you rely on it."
+        ).format(failed=", ".join(failed)),
+        icon=":material/gpp_bad:",
+    )
+
+
+def _dialog(model_id: str) -> None:
+    model = services().models.get(model_id)
+    st.markdown(f"**{literal(model.name)}**")
+    verdict: dict[str, Any] = model.manifest.get("verdict") or {}
+    if not verdict:
+        st.markdown(
+            _(
+                "Hearth compares a model with what it was made from: files, weights, tokens, chat"
+                " template and answers. This one has not been checked on this PC."
+            )
+        )
+    else:
+        _summary(verdict)
+        _table(verdict["checks"])
+        if kinds := verdict.get("types"):
+            parts = " · ".join(f"{literal(kind)} {size(count)}" for kind, count in kinds.items())
+            st.caption(_("What the weights are stored as: {parts}").format(parts=parts))
+    label = _("Check again") if verdict else _("Check now")
+    if st.button(label, key="check-again", type="primary", icon=":material/fact_check:"):
+        services().workshop.verify(model.id)
+        st.session_state["models-goto"] = "jobs"
+        st.rerun()
+
+
+def _summary(verdict: dict[str, Any]) -> None:
+    passed = sum(check["verdict"] == "pass" for check in verdict["checks"])
+    skipped = sum(check["verdict"] == "skipped" for check in verdict["checks"])
+    if verdict["verdict"] == "pass":
+        words = (
+            _("It is what it was made from: every part that could be checked is within its limit.")
+            if verdict.get("parent")
+            else _("It is whole: its files, its structure and its numbers are in order.")
+        )
+        st.success(words, icon=":material/verified:")
+    else:
+        st.error(_("It is not what it was made from."), icon=":material/gpp_bad:")
+    facts = [plural("{count} part in order", "{count} parts in order", passed)]
+    if skipped:
+        facts.append(plural("{count} not applicable", "{count} not applicable", skipped))
+    if step := verdict.get("step"):
+        facts.append(_("after it was {step}").format(step=_(MADE_BY.get(step, step))))
+    if at := verdict.get("at"):
+        facts.append(moment(at))
+    if took := verdict.get("seconds"):
+        facts.append(_("took {time}").format(time=seconds(took)))
+    st.caption(" · ".join(facts))
+
+
+def _table(checks: list[dict[str, Any]]) -> None:
+    order = {"fail": 0, "pass": 1, "skipped": 2}
+    for check in sorted(checks, key=lambda c: order.get(c["verdict"], 3)):
+        name, what = CHECKS.get(check["name"], (check["name"], ""))
+        with st.container(gap=None, key=f"check-{check['name']}-{check['verdict']}"):
+            st.markdown(f"{_ICONS[check['verdict']]} **{_(name)}** · :gray[{_(what)}]")
+            if check["detail"]:
+                said = literal(filled(check["detail"], check.get("values", {}), language()))
+                st.markdown(f":red[{said}]" if check["verdict"] == "fail" else f":gray[{said}]")
+            if figures := _figures(check["measured"], check["limit"]):
+                st.caption(figures)
+
+
+def _name(check: str) -> str:
+    return _(CHECKS[check][0]) if check in CHECKS else check
+
+
+def _figures(measured: dict[str, Any], limit: dict[str, Any]) -> str:
+    """What was measured, each with its limit where it has one."""
+    parts = []
+    for key, value in list(measured.items())[:_MOST_FIGURES]:
+        shown = f"{literal(key.replace('_', ' '))} **{_number(value)}**"
+        if key in limit:
+            shown += f" ({_('limit {number}').format(number=_number(limit[key]))})"
+        parts.append(shown)
+    return " · ".join(parts)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return literal(str(value))
+    if isinstance(value, int):
+        return decimal(value, 0)
+    if isinstance(value, float):
+        if value == 0 or 0.001 <= abs(value) < 1e5:
+            return decimal(value, 4).rstrip("0").rstrip(".,") or "0"
+        return literal(f"{value:.2e}")
+    return literal(str(value)[:60])
