@@ -32,6 +32,7 @@ SETTINGS_FILES = (
     "config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json",
     "preprocessor_config.json",
 )  # fmt: skip
+CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 
@@ -241,13 +242,19 @@ def _key_for_code(settings: Any) -> str | None:
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
-            for key in value:
-                if key == "auto_map" or key.endswith("_internal"):
+            for key, entry in value.items():
+                if _asks_for_code(key, entry):
                     return str(key)[:100]
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
     return None
+
+
+def _asks_for_code(key: str, value: Any) -> bool:
+    if key.endswith("_implementation"):  # of attention or experts: org/name is a program on the hub
+        return "/" in json.dumps(value)
+    return key in CODE_KEYS or key.endswith("_internal")
 
 
 def _weight_map(folder: Path, index: str) -> dict[str, str]:
