@@ -37,7 +37,6 @@ SETS = ("alqac-vi", "alqac-vi+", "xquad-vi", "xquad-vi+", "xquad-en", "nq-en")
 PARTS: Mapping[str, Sequence[tuple[object, str, object]]] = {
     "pairs of syllables": [(index_lexical, "PAIRS_WEIGHT", 0.0)],
     "title field": [(index_lexical, "_TITLE_WEIGHT", 0.0)],
-    "words with their marks": [(index_lexical, "_EXACT_WEIGHT", 0.0)],
     "place field": [(index_lexical, "_PLACE_WEIGHT", 0.0)],
     "joining words count less": [(index_lexical, "_JOINING_WEIGHT", 1.0), (rerank, "JOINING", 1.0)],
     "typing errors put right": [(LexicalIndex, "corrected", lambda _, question: question)],

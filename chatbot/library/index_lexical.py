@@ -5,7 +5,6 @@ Fields, each holding our own tokens joined by spaces (weights measured, docs/dec
     words      folded words of name, path and text     1.0   every language
     pairs      folded neighbours 'hop+dong'            0.7   Vietnamese passages: a word is several syllables
     title      folded words of name and path           0.4
-    exact      words with their marks                  0.3   Vietnamese, asked only when the question has marks
     place      'dieu+35' from the path                 2.0   asked only when the question names an article
 
 Words that only ask or join ('thì', 'what') count 0.3. A word that the index does not hold is taken for a
@@ -17,23 +16,22 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from chatbot.library.embedders import readable_name
 from chatbot.library.other_words import other_words
-from chatbot.text import fold, folded_words, has_marks, joining_words, language_of, nfc, words
+from chatbot.text import fold, folded_words, joining_words, language_of, nfc
 
-LEXICAL_VERSION = "2"
+LEXICAL_VERSION = "3"
 
 PAIRS_WEIGHT = 0.7
 _TITLE_WEIGHT = 0.4
-_EXACT_WEIGHT = 0.3
 _PLACE_WEIGHT = 2.0
 _JOINING_WEIGHT = 0.3
 _OTHER_WEIGHT = 0.5
@@ -46,9 +44,7 @@ _LONGEST_QUESTION = 64
 """Distinct words that are looked up; of a longer question (a pasted page) the rarest of its start."""
 _READ_OF_QUESTION = 4_000
 
-_REMEMBERED_WORDS = 50_000
 _WRITTEN = re.compile(r"\w+")
-_NEITHER_WORD_NOR_ASCII = re.compile(r"[^\w\s!-~]")
 _PLACE = re.compile(
     r"\b(phan|chuong|muc|dieu|khoan|diem|phu luc|article|section|chapter|clause|part|annex)\s+"
     r"([0-9]+[a-z]?|[ivxlc]+|[a-z])\b"
@@ -80,7 +76,7 @@ class LexicalIndex:
         builder = tantivy.SchemaBuilder()
         builder.add_text_field("id", stored=True, tokenizer_name="raw", index_option="basic")
         builder.add_text_field("document", tokenizer_name="raw", index_option="basic")
-        for field in ("words", "pairs", "title", "exact", "place"):
+        for field in ("words", "pairs", "title", "place"):
             builder.add_text_field(field, tokenizer_name="whitespace", index_option="freq")
         self._schema = builder.build()
         self._index = tantivy.Index(self._schema, str(folder))
@@ -223,9 +219,6 @@ class LexicalIndex:
             ("words", new_words(other, asked), _OTHER_WEIGHT),
             ("pairs", new_words(map(pairs, other), neighbours), _OTHER_WEIGHT * PAIRS_WEIGHT),
         ]
-        if has_marks(question):
-            exact = exact_terms(question)[: 2 * _LONGEST_QUESTION]
-            fields.append(("exact", exact, _EXACT_WEIGHT))
         query = self._tantivy.Query
         return [
             query.boost_query(
@@ -240,16 +233,13 @@ class LexicalIndex:
         document = self._tantivy.Document()
         document.add_text("id", passage.id)
         document.add_text("document", passage.document_id)
-        name = readable_name(passage.name)
-        heading = f"{name} {passage.title} {passage.path}"
-        (exact_title, title), (exact_body, body) = tokens(heading), tokens(passage.text)
+        title, short, place = _heading(passage.name, passage.title, passage.path)
+        body = terms(passage.text)
         document.add_text("words", " ".join(title + body))
-        short = [initials(name), initials(passage.title)]
-        document.add_text("title", " ".join([*title, *filter(None, short)]))
-        document.add_text("place", " ".join(places(passage.path)))
-        if language_of(f"{heading} {passage.text}") == "vi":
+        document.add_text("title", " ".join(title + short))
+        document.add_text("place", " ".join(place))
+        if language_of(f"{passage.name} {passage.title} {passage.path} {passage.text}") == "vi":
             document.add_text("pairs", " ".join(pairs(title) + pairs(body)))
-            document.add_text("exact", " ".join(exact_title + exact_body))
         return document
 
     def _open_writer(self) -> Any:
@@ -263,36 +253,17 @@ def terms(text: str) -> list[str]:
     return folded_words(text.replace("_", " "))
 
 
-def exact_terms(text: str) -> list[str]:
-    """Lower-case words with their marks."""
-    return words(text.replace("_", " ").lower())
-
-
-class _Folded(dict[str, str]):
-    """Each word's folded form, worked out once."""
-
-    def __missing__(self, word: str) -> str:
-        if len(self) >= _REMEMBERED_WORDS:
-            self.clear()
-        self[word] = fold(word)
-        return self[word]
-
-
-_folded = _Folded()
-
-
-def tokens(text: str) -> tuple[list[str], list[str]]:
-    """`exact_terms` and `terms` of a text in half the time of both."""
-    exact = exact_terms(text)
-    odd = _NEITHER_WORD_NOR_ASCII.findall(nfc(text.lower()))
-    if any(map(unicodedata.combining, odd)):  # a mark alone splits a word until it is folded away
-        return exact, terms(text)
-    return exact, [_folded[word] for word in exact]
+@lru_cache(maxsize=1024)
+def _heading(name: str, title: str, path: str) -> tuple[list[str], list[str], list[str]]:
+    """What a passage's place in the library adds to its words, title and place; many share it."""
+    name = readable_name(name)
+    short = [initials(name), initials(title)]
+    return terms(f"{name} {title} {path}"), [*filter(None, short)], places(path)
 
 
 def pairs(tokens: Sequence[str]) -> list[str]:
     """Neighbouring words joined: ['hop', 'dong', 'lao'] → ['hop+dong', 'dong+lao']."""
-    return [f"{left}+{right}" for left, right in pairwise(tokens)]
+    return list(map("+".join, pairwise(tokens)))
 
 
 def places(text: str) -> list[str]:

@@ -7,8 +7,8 @@ is sure of (docs/decisions.md); the weight comes with the embedder.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from statistics import fmean, pstdev
 
 
 def fuse(
@@ -33,7 +33,8 @@ def _spread(scores: Sequence[float | None]) -> list[float]:
     filled = [score or 0.0 for score in scores]
     if not filled:
         return []
-    mean, deviation = fmean(filled), pstdev(filled)
+    mean = math.fsum(filled) / len(filled)
+    deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in filled) / len(filled))
     if deviation < 1e-9:
         return [0.0] * len(filled)
     return [(score - mean) / deviation for score in filled]

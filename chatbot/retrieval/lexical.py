@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from statistics import fmean, pstdev
 from typing import TypeVar
@@ -75,13 +76,40 @@ def strength(
     candidates, empty when the embedder is not trusted to tell meaning. 0 when neither words nor meaning
     have anything to say.
     """
+    asked = _Asked.of(question, word_weights)
     return max(
-        (
-            _likelihood(features(question, word_weights, leading, similarities))
-            for leading in _leads(passages)
-        ),
+        (_likelihood(_features(asked, leading, similarities)) for leading in _leads(passages)),
         default=0.0,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question as passages are weighed by it: its stems, neighbours and names with their weights."""
+
+    stems: Mapping[str, float]
+    pairs: Mapping[tuple[str, str], float]
+    named: Mapping[str, float]
+    neighbours: frozenset[tuple[str, str]]
+    vietnamese: bool
+
+    @staticmethod
+    def of(question: str, word_weights: Mapping[str, float]) -> _Asked:
+        runs = [[word for word in run if word in word_weights] for run in asked_about(question)]
+        stems = _lightest(
+            (_stem(word), word_weights[word] + _FLOOR) for run in runs for word in run
+        )
+        return _Asked(
+            stems,
+            {
+                (left, right): math.sqrt(word_weights[left] * word_weights[right])
+                for run in runs
+                for left, right in pairwise(run)
+            },
+            {_stem(word): stems[_stem(word)] for word in _names(question) if _stem(word) in stems},
+            frozenset(pairwise(folded_words(question))),
+            language_of(question) == "vi",
+        )
 
 
 def _leads(passages: Sequence[Evidence]) -> Iterator[Sequence[Evidence]]:
@@ -97,40 +125,28 @@ def _likelihood(said: Mapping[str, float]) -> float:
     return 1 / (1 + math.exp(-(evidence + _OFFSET)))
 
 
-def features(
-    question: str,
-    word_weights: Mapping[str, float],
-    passages: Sequence[Evidence],
-    similarities: Sequence[float] = (),
+def _features(
+    asked: _Asked, passages: Sequence[Evidence], similarities: Sequence[float]
 ) -> dict[str, float]:
     """What speaks for the first passage, by name; empty when nothing does."""
-    if not passages:
-        return {}
     best = passages[0]
-    runs = [[word for word in run if word in word_weights] for run in asked_about(question)]
-    asked = _lightest((_stem(word), word_weights[word] + _FLOOR) for run in runs for word in run)
-    pairs = {
-        (left, right): math.sqrt(word_weights[left] * word_weights[right])
-        for run in runs
-        for left, right in pairwise(run)
-    }
     plain = _words(f"{best.name}\n{best.path}\n{best.text}")
     stems = [_stem(word) for word in plain]
-    covered = _share(asked, set(stems))
+    present = set(stems)
+    covered = _share(asked.stems, present)
     meaning = _meaning(best.dense, similarities)
     if not covered and not meaning:
         return {}
     others = [p.lexical or 0.0 for p in passages[1:] if p.text != best.text]
-    named = {_stem(word): asked[_stem(word)] for word in _names(question) if _stem(word) in asked}
-    total = sum(asked.values()) or 1.0
+    missing = sum(weight for name, weight in asked.named.items() if name not in present)
     return {
         "words that stand out": covered * _standing_out(best.lexical or 0.0, others),
-        "words close together": _share_close(asked, stems),
+        "words close together": _share_close(asked.stems, stems),
         "ahead of the next": _ahead(best.lexical or 0.0, others),
-        "pairs": _share(pairs, set(pairwise(plain))) if pairs else covered,
-        "heading": _heading_asked(question, best),
-        "names missing": sum(w for name, w in named.items() if name not in set(stems)) / total,
-        "Vietnamese": float(language_of(question) == "vi"),
+        "pairs": _share(asked.pairs, set(pairwise(plain))) if asked.pairs else covered,
+        "heading": _heading_asked(asked, best),
+        "names missing": missing / (sum(asked.stems.values()) or 1.0),
+        "Vietnamese": float(asked.vietnamese),
         "meaning heard": float(meaning is not None),
         "meaning that stands out": meaning or 0.0,
     }
@@ -181,15 +197,14 @@ def _ahead(best: float, others: Sequence[float]) -> float:
     return max(0.0, 1 - max(others) / best) if best > 0 and others else 0.0
 
 
-def _heading_asked(question: str, best: Evidence) -> float:
+def _heading_asked(asked: _Asked, best: Evidence) -> float:
     """The share of a heading's neighbouring words that the question has in the same order."""
-    asked = set(pairwise(folded_words(question)))
     first_line = " ".join(best.text.lstrip().split("\n", 1)[0].split()[:_HEADING])
     shares = [0.0]
     for heading in (best.path.rsplit(" › ", 1)[-1], first_line):
         own = list(pairwise(word for run in asked_about(heading) for word in run))
         if own:
-            shares.append(sum(pair in asked for pair in own) / len(own))
+            shares.append(sum(pair in asked.neighbours for pair in own) / len(own))
     return max(shares)
 
 
@@ -214,6 +229,7 @@ def _meaning(best: float | None, similarities: Sequence[float]) -> float | None:
     return max(0.0, (best - fmean(others)) / deviation)
 
 
+@lru_cache(maxsize=16_384)
 def _stem(word: str) -> str:
     return word[:_STEM] if len(word) > _STEM else word.rstrip("s") if len(word) > 3 else word
 

@@ -8,13 +8,12 @@ is missing.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 
-from chatbot.text import fold, folded_words, joining_words, words
+from chatbot.text import Remembered, fold, folded_words, joining_words, words
 
 JOINING = 0.3
 """What a word that only asks or joins counts for, of any other word's weight."""
@@ -22,14 +21,13 @@ JOINING = 0.3
 _WEIGHTS = {"score": 12.8, "row": 3.0, "sentence": 5.7, "heading": 2.1, "missing": -3.1}
 """Fitted to put the gold passage first, the halves of three sets checked crosswise (docs/decisions.md)."""
 
-_TOKEN = re.compile(r"\w+|\n|[.;!?](?=\s)")
-_BREAKS = frozenset("\n.;!?")
+_TOKEN = re.compile(r"\w+|\n|[.;!?](?=\s|\Z)")
+_BREAKS = dict.fromkeys("\n.;!?", -1)
+_tokens_of = Remembered(lambda written: _TOKEN.findall(fold(written)))
 _USUAL_SENTENCE = 40
 """Words of a sentence at which its length neither helps nor harms."""
 _HEADING = 25
 """A first line of more words is no heading."""
-_LONGEST_HEADING = 300
-"""Characters; a line that is cut off there has more words than a heading."""
 _K1, _B = 1.2, 0.75
 _MOST_READ = 12_000
 """Characters of a passage; ours have 1,200, other evaluations' some more."""
@@ -71,60 +69,104 @@ class Asked:
         )
 
 
-def figures(asked: Asked, name: str, path: str, text: str, lexical: float) -> dict[str, float]:
-    """What speaks for a passage, by name; `lexical` is its BM25 sum."""
-    telling, weights, pairs = asked.telling, asked.weights, asked.pairs
-    total = sum(telling.values()) or 1.0
-    in_order = sum(weights[word] for word in asked.words) or 1.0
-    best_sentence = longest_row = row = 0.0
-    length, held = 0, list[str]()
-    seen: set[str] = set()
-    before = ""
-    # One pass over every word of every passage that is read: kept flat, it is the time a search takes.
-    for token in [*_TOKEN.findall(fold(text[:_MOST_READ])), "\n"]:
-        if token in telling:
-            held.append(token)
-        elif token in _BREAKS:
-            if held:
-                best_sentence = max(best_sentence, _sentence(telling, held, length))
-                seen.update(held)
-                held = []
-            length = 0
-            continue
-        length += 1
-        weight = weights.get(token)
-        if weight is not None:
-            row = row + weight if (before, token) in pairs else weight
-            longest_row = max(longest_row, row)
-        before = token
-    around, last_label = _folded_place(name, path)
-    first_line = folded_words(text.lstrip()[:_LONGEST_HEADING].split("\n", 1)[0])
-    headings = [last_label, first_line if len(first_line) <= _HEADING else []]
-    return {
-        "score": lexical / ((_K1 + 1) * in_order),
-        "row": longest_row / in_order,
-        "sentence": best_sentence / total,
-        "heading": max(_share_asked(pairs, heading) for heading in headings),
-        "missing": sum(telling[w] for w in asked.named if w not in around and w not in seen)
-        / total,
-    }
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A passage that is read: where it stands, what it says, and its BM25 sum."""
+
+    name: str
+    path: str
+    text: str
+    lexical: float
 
 
-def rescored(said: Mapping[str, float]) -> float:
-    """The figures as one score; scores of one question compare with each other only."""
-    return sum(_WEIGHTS[name] * value for name, value in said.items())
+def rescored(asked: Asked, passages: Sequence[Read]) -> list[float]:
+    """A score for each passage from what speaks for it; scores of one question compare with each other only."""
+    texts = [_tokens(passage.text.lstrip()[:_MOST_READ]) for passage in passages]
+    sentences, rows = _best_sentences_and_rows(asked, texts)
+    total = sum(asked.telling.values()) or 1.0
+    in_order = sum(asked.weights[word] for word in asked.words) or 1.0
+    return [
+        _WEIGHTS["score"] * read.lexical / ((_K1 + 1) * in_order)
+        + _WEIGHTS["row"] * row / in_order
+        + _WEIGHTS["sentence"] * sentence / total
+        + _WEIGHTS["heading"] * _heading_asked(asked, read, text)
+        + _WEIGHTS["missing"] * _missing(asked, read, text) / total
+        for read, text, sentence, row in zip(passages, texts, sentences, rows, strict=True)
+    ]
+
+
+def _best_sentences_and_rows(
+    asked: Asked, texts: Sequence[Sequence[str]]
+) -> tuple[list[float], list[float]]:
+    """For each text the BM25 sum of the sentence with the highest one, and the weight of the longest row.
+
+    All words of all texts are one array (0: not asked for, -1: a sentence or line ends): word by word this
+    was half the time that a search took.
+    """
+    import numpy as np
+
+    known = {word: number for number, word in enumerate({**asked.weights, **asked.telling}, 1)}
+    size = len(known) + 1
+    weights, telling = np.zeros(size), np.zeros(size)
+    neighbours = np.zeros((size, size), bool)
+    for word, number in known.items():
+        weights[number], telling[number] = (
+            asked.weights.get(word, 0.0),
+            asked.telling.get(word, 0.0),
+        )
+    for left, right in asked.pairs:
+        neighbours[known[left], known[right]] = True
+
+    number_of = {**known, **_BREAKS}.get
+    tokens = np.fromiter(map(number_of, chain.from_iterable(texts), repeat(0)), np.int64)
+    text = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    ends = tokens < 0
+    sentence: np.ndarray = np.cumsum(ends) - ends
+    length = np.bincount(sentence, ~ends)
+    places = np.flatnonzero(tokens > 0)
+    words, word_text = tokens[places], text[places]
+
+    counts = np.bincount(sentence[places] * size + words, minlength=len(length) * size)
+    counts = counts.reshape(-1, size)
+    norm = _K1 * (1 - _B + _B * length / _USUAL_SENTENCE)
+    best_sentence = np.zeros(len(texts))
+    np.maximum.at(best_sentence, text[ends], counts / (counts + norm[:, None]) @ telling)
+
+    next_to = np.diff(np.cumsum(~ends)[places]) == 1
+    begins = np.ones(len(words), bool)
+    begins[1:] = ~(next_to & (np.diff(word_text) == 0) & neighbours[words[:-1], words[1:]])
+    longest_row = np.zeros(len(texts))
+    row_weights = np.bincount(np.cumsum(begins) - 1, weights[words])
+    np.maximum.at(longest_row, word_text[begins], row_weights)
+    return best_sentence.tolist(), longest_row.tolist()
+
+
+def _heading_asked(asked: Asked, read: Read, tokens: Sequence[str]) -> float:
+    """The share of neighbouring words, in the heading or in a short first line, that the question has in the same order."""
+    first_line = [token for token in tokens[: tokens.index("\n")] if token not in _BREAKS]
+    headings = [
+        _folded_place(read.name, read.path)[1],
+        first_line if len(first_line) <= _HEADING else [],
+    ]
+    return max(_share_asked(asked.pairs, heading) for heading in headings)
+
+
+def _missing(asked: Asked, read: Read, tokens: Sequence[str]) -> float:
+    """What the names and numbers weigh that neither the passage nor its place holds."""
+    around, _ = _folded_place(read.name, read.path)
+    return sum(asked.telling[w] for w in asked.named if w not in around and w not in tokens)
+
+
+def _tokens(text: str) -> list[str]:
+    """The text's folded words, and what ends its lines and sentences."""
+    pieces = text.replace("\n", " \n ").split(" ")
+    return [*chain.from_iterable(map(_tokens_of.__getitem__, pieces)), "\n"]
 
 
 @lru_cache(maxsize=1024)
 def _folded_place(name: str, path: str) -> tuple[frozenset[str], list[str]]:
     around = folded_words(f"{name} {path}".replace("_", " "))
     return frozenset(around), folded_words(path.rsplit(" › ", 1)[-1])
-
-
-def _sentence(weights: Mapping[str, float], held: Sequence[str], length: int) -> float:
-    """The BM25 sum of a sentence of that many words by those it holds; less than the weight of all words."""
-    norm = _K1 * (1 - _B + _B * length / _USUAL_SENTENCE)
-    return sum(weights[word] * count / (count + norm) for word, count in Counter(held).items())
 
 
 def _share_asked(asked: frozenset[tuple[str, str]], heading: Sequence[str]) -> float:

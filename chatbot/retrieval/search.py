@@ -12,7 +12,7 @@ from typing import Protocol
 from chatbot.retrieval.fusion import fuse
 from chatbot.retrieval.lexical import Evidence, strength
 from chatbot.retrieval.places import asked_place, stands_there
-from chatbot.retrieval.rerank import Asked, figures, rescored
+from chatbot.retrieval.rerank import Asked, Read, rescored
 from chatbot.text import language_of
 from chatbot.types import Passage, SearchFilter, SearchMode, SearchResult
 
@@ -219,11 +219,13 @@ def _second_look(asked: str, candidates: Candidates, ranked: Ranked, known: Know
         return ranked
     question = Asked.of(asked, candidates.word_weights, candidates.other)
     read = [
-        rescored(figures(question, name, passage.path, passage.text, hit.lexical or 0.0))
+        Read(name, passage.path, passage.text, hit.lexical or 0.0)
         for hit in (hit for _, hit in leading)
         for passage, name in [known[hit.passage_id]]
     ]
-    scores = fuse(read, [hit.dense for _, hit in leading], _told_by_meaning(candidates))
+    scores = fuse(
+        rescored(question, read), [hit.dense for _, hit in leading], _told_by_meaning(candidates)
+    )
     return _followed_by(scores, leading, rest)
 
 

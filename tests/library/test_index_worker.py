@@ -1,15 +1,19 @@
 """The index process's own work, driven in this process."""
 
+import re
 import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatbot.child import Request
 from chatbot.errors import ChildError
-from chatbot.library.index_lexical import exact_terms, pairs, places, rarity, terms, tokens
+from chatbot.library.index_lexical import pairs, places, rarity, terms
 from chatbot.library.index_seal import break_seal, read_seal, write_seal
 from chatbot.library.index_worker import IndexWorker
+from chatbot.text import fold
 from tests.library.index_data import LAWS, put
 
 QUESTION = {
@@ -185,16 +189,10 @@ def test_a_seal_holds_until_any_byte_changes(tmp_path):
     assert read_seal(tmp_path) is None
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Điều 35. Người_lao động – “nghỉ phép” 12,5 ngày…",
-        "mo\u0323\u0302t q\u0303uy e\u0301 a\u05bfb İstanbul Straße ﬁ 한글 ½ x² Å",
-        "",
-    ],
-)
-def test_both_kinds_of_words_at_once_are_the_same_as_one_by_one(text):
-    assert tokens(text) == (exact_terms(text), terms(text))
+@given(st.text(st.sampled_from("aĐệ\u0323\u0302ơΣİßﬁ½한_,.“–35 \n\t\u2003\u05bf"), max_size=60))
+def test_the_words_of_a_text_are_those_of_its_pieces_remembered_or_not(text):
+    plain = re.findall(r"\w+", fold(text.replace("_", " ")))
+    assert terms(text) == terms(text) == plain
 
 
 def test_tokens_are_folded_words_neighbours_and_numbered_places():

@@ -1,6 +1,6 @@
 """The second look: what stands together, in a row, or in the heading, speaks louder than scattered words."""
 
-from chatbot.retrieval.rerank import Asked, figures, rescored
+from chatbot.retrieval.rerank import Asked, Read, rescored
 
 QUESTION = "Người lao động được nghỉ hằng năm bao nhiêu ngày?"
 WEIGHTS = {
@@ -11,7 +11,7 @@ ASKED = Asked.of(QUESTION, WEIGHTS)
 
 
 def score(text, *, path="", name="Luật.pdf", lexical=10.0, asked=ASKED):
-    return rescored(figures(asked, name, path, text, lexical))
+    return rescored(asked, [Read(name, path, text, lexical)])[0]
 
 
 def test_words_that_ask_tell_nothing_of_what_is_sought():
