@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import time
-import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from chatbot.errors import BrokenModel, Cancelled, ModelError, NotFoundError
 from chatbot.i18n import N_
+from chatbot.memory.headers import kind_of_file
+from chatbot.memory.pickles import is_torch_zip
 from chatbot.models import making
 from chatbot.models.files import Report
 from chatbot.models.relations import parent_of
@@ -41,10 +43,10 @@ def kind_of(path: Path) -> str:
         names = [file.suffix.lower() for file in path.iterdir() if file.is_file()]
         plain = {".safetensors", ".gguf"} & set(names)
         return "prepare" if not plain and set(PICKLED) & set(names) else "import"
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            pickled = any(name.endswith("data.pkl") for name in archive.namelist()[:2000])
-        return "prepare" if pickled else "unpack"
+    if kind_of_file(path) == "zip":
+        with suppress(BrokenModel):  # what is no sound zip is refused by the step, in its child
+            return "prepare" if is_torch_zip(path) else "unpack"
+        return "unpack"
     return "prepare" if path.suffix.lower() in PICKLED else "import"
 
 

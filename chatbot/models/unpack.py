@@ -37,7 +37,7 @@ _NEWER = N_("it was packed by a newer Hearth; update this one first.")
 _OTHER_FILES = N_("its manifest does not name the files that it holds ({part}).")
 _WRONG_HASH = N_("{part} is not the file that was packed: its SHA-256 differs.")
 
-_CLAIMS = ("id", "name", "added_at", "origin", "made", "verdict", "bench")
+_CLAIMS = ("id", "name", "added_at", "origin", "lineage", "made", "verdict", "bench")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 _SPLIT = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 _JUNK = ("thumbs.db", "desktop.ini", ".ds_store")
