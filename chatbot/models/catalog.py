@@ -249,7 +249,8 @@ def _offer(entry: Entry, hardware: Hardware, installed: Installed) -> Offer:
             continue
         made_here = kind in LADDER and not entry.gguf
         repo = entry.repo if kind in HALVES or made_here else entry.gguf
-        size, exact, file = facts.size, kind in entry.sizes, entry.files.get(kind)
+        size, exact = entry.sizes.get(kind, facts.size), kind in entry.sizes
+        file = entry.files.get(kind)
         ways.append(Way(repo, file, kind, size, exact, planned, planned.fits, made_here))
     fitting = [way for way in ways if way.fits]
     quick = [way for way in fitting if _is_quick(way)]
