@@ -306,8 +306,15 @@ def end_children(module: str, number: int) -> bool:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda n: n.name)
-@pytest.mark.parametrize("step", STEPS)
+DEATHS = [
+    *[(step, signal.SIGKILL) for step in STEPS],
+    *[(step, signal.SIGSEGV) for step in (STEPS if FULL else ["unpack"])],
+]
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), DEATHS, ids=[f"{step}-{number.name}" for step, number in DEATHS]
+)
 def test_a_child_that_dies_fails_the_step_and_not_the_owner(
     step: str,
     number: signal.Signals,
@@ -365,7 +372,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-SHARES = [n / 31 for n in range(1, 31)] if FULL else [0.02, 0.5, 0.95]
+SHARES = [n / 31 for n in range(1, 31)] if FULL else [0.1, 0.9]
 """Of the bytes that the step writes, how much the disk takes."""
 
 
