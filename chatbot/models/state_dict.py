@@ -44,7 +44,7 @@ _CHECKSUM = N_("the checksum of {part} is wrong; the file was damaged on its way
 _ODD = N_(
     "the tensor {part} is kept in a form that cannot be copied (sparse, quantised or expanded)."
 )
-_ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:operand|class|global)[^\n]{0,60}")
+_ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)|(Unsupported (?:operand|class)[^\n]{0,60})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _opened(file: Path) -> dict[str, tuple[Tensor, _Place]]:
     except Exception as error:  # a hostile pickle makes torch raise anything
         text = str(error)
         if found := _ASKED_FOR.search(text):
-            raise BrokenModel(_PROGRAM, name=file.name, part=found[1] or found[0]) from error
+            raise BrokenModel(_PROGRAM, name=file.name, part=found[1] or found[2]) from error
         raise BrokenModel(_DAMAGED, name=file.name, part=file.name) from error
     found_tensors = {}
     for name, value in _weights(content, file).items():
