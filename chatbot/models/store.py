@@ -51,8 +51,11 @@ class ModelStore:
         self.folder = paths.models
         self._database = database
         self.folder.mkdir(parents=True, exist_ok=True)
-        for begun in self.folder.glob(".*"):
-            if begun.name.startswith((UNFINISHED, REMOVED)) or _is_dead_download(begun):
+        for begun in [*self.folder.glob(".*"), *self.folder.glob(f"*/.{MANIFEST}.*.tmp")]:
+            if begun.is_file():
+                if begun.suffix == ".tmp" or _is_dead_download(begun):
+                    begun.unlink(missing_ok=True)
+            elif begun.name.startswith((UNFINISHED, REMOVED)) or _is_dead_download(begun):
                 shutil.rmtree(begun, ignore_errors=True)
         self._read_manifests()
 
@@ -187,10 +190,12 @@ def home_of(model: ModelArtifact) -> Path:
 
 
 def _is_dead_download(begun: Path) -> bool:
-    """Whether it is the folder of a download that nothing can go on with."""
-    if not begun.name.startswith(DOWNLOAD) or not begun.is_dir():
+    """Whether it is a download's folder without its journal, or the other way round."""
+    if not begun.name.startswith(DOWNLOAD):
         return False
-    return not begun.with_name(f"{begun.name}.journal").exists()
+    if begun.is_dir():
+        return not begun.with_name(f"{begun.name}.journal").exists()
+    return begun.suffix == ".journal" and not begun.with_suffix("").exists()
 
 
 def _insert(connection: sqlite3.Connection, model: ModelArtifact) -> None:

@@ -138,6 +138,7 @@ def leftovers(store: ModelStore) -> list[str]:
         if item.relative_to(store.folder).parts[0] not in known
     ]
     begun = {item.name.removesuffix(".journal") for item in found if item.suffix == ".journal"}
+    begun = {name for name in begun if (store.folder / name).is_dir()}
     inside = [item for model in known for item in (store.folder / model).rglob(".*")]
     return [
         str(item)

@@ -341,3 +341,21 @@ def test_a_model_that_cannot_be_written_into_the_list_does_not_stay(
     monkeypatch.undo()
     model = import_model(store, file, link=False)
     assert store.list() == [model]
+
+
+def test_what_a_kill_between_two_steps_leaves_is_cleared_at_the_next_start(
+    store: ModelStore, database: Database, paths: Paths, file: Path
+) -> None:
+    """A manifest that was being written anew; a download that was listed, its journal not yet deleted."""
+    kept = import_model(store, file, link=False)
+    half = paths.models / kept.id / ".manifest.json.k2j3h4.tmp"
+    half.write_text("{")
+    journal = paths.models / ".download-1234.journal"
+    journal.write_text("{}")
+    going_on = paths.models / ".download-5678"
+    going_on.mkdir()
+    going_on.with_name(".download-5678.journal").write_text("{}")
+    assert ModelStore(database, paths).list() == [kept]
+    assert not half.exists()
+    assert not journal.exists()
+    assert left_behind(store) == [".download-5678", ".download-5678.journal", kept.id]
