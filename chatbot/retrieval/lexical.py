@@ -202,6 +202,8 @@ def _heading_asked(asked: _Asked, best: Evidence) -> float:
     first_line = " ".join(best.text.lstrip().split("\n", 1)[0].split()[:_HEADING])
     shares = [0.0]
     for heading in (best.path.rsplit(" › ", 1)[-1], first_line):
+        if asked.neighbours.isdisjoint(pairwise(folded_words(heading))):
+            continue  # what the heading is about need not be worked out
         own = list(pairwise(word for run in asked_about(heading) for word in run))
         if own:
             shares.append(sum(pair in asked.neighbours for pair in own) / len(own))

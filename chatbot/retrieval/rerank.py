@@ -143,18 +143,16 @@ def _best_sentences_and_rows(
 
 def _heading_asked(asked: Asked, read: Read, tokens: Sequence[str]) -> float:
     """The share of neighbouring words, in the heading or in a short first line, that the question has in the same order."""
-    first_line = [token for token in tokens[: tokens.index("\n")] if token not in _BREAKS]
-    headings = [
-        _folded_place(read.name, read.path)[1],
-        first_line if len(first_line) <= _HEADING else [],
-    ]
+    line = tokens[: tokens.index("\n")]
+    first = [token for token in line if token not in _BREAKS] if len(line) <= 2 * _HEADING else []
+    headings = [_folded_place(read.name, read.path)[1], first if len(first) <= _HEADING else []]
     return max(_share_asked(asked.pairs, heading) for heading in headings)
 
 
 def _missing(asked: Asked, read: Read, tokens: Sequence[str]) -> float:
     """What the names and numbers weigh that neither the passage nor its place holds."""
     around, _ = _folded_place(read.name, read.path)
-    return sum(asked.telling[w] for w in asked.named if w not in around and w not in tokens)
+    return sum(asked.telling[word] for word in asked.named.difference(around, tokens))
 
 
 def _tokens(text: str) -> list[str]:
@@ -171,5 +169,7 @@ def _folded_place(name: str, path: str) -> tuple[frozenset[str], list[str]]:
 
 def _share_asked(asked: frozenset[tuple[str, str]], heading: Sequence[str]) -> float:
     """The share of a heading's neighbouring words that the question has in the same order."""
+    if asked.isdisjoint(pairwise(heading)):
+        return 0.0
     pairs = list(pairwise(heading))
-    return sum(pair in asked for pair in pairs) / len(pairs) if pairs else 0.0
+    return sum(pair in asked for pair in pairs) / len(pairs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,10 +12,8 @@ from chatbot.retrieval.fusion import fuse
 from chatbot.retrieval.lexical import Evidence, strength
 from chatbot.retrieval.places import asked_place, stands_there
 from chatbot.retrieval.rerank import Asked, Read, rescored
-from chatbot.text import language_of
+from chatbot.text import folded_words, language_of
 from chatbot.types import Passage, SearchFilter, SearchMode, SearchResult
-
-_WORD = re.compile(r"\w+")
 
 CANDIDATES = 50
 """Passages taken from each side before fusion; more changed no figure."""
@@ -294,7 +291,7 @@ def _repeats(text: str, other: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _words_of(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.lower()))
+    return frozenset(folded_words(text))
 
 
 def _strength(asked: str, candidates: Candidates, judged: Ranked, known: Known) -> float:
