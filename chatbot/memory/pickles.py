@@ -30,6 +30,9 @@ _NO_TORCH_FILE = N_(
     " with torch.save, or as safetensors."
 )
 _ODD_ENTRY = N_("{part} is a PyTorch file packed in a way that torch.save does not.")
+NOT_YET = N_(
+    "its weights are PyTorch files (.bin, .pt); prepare it: that makes a copy as safetensors."
+)
 SEVERAL = N_("several PyTorch files lie there and no index says what belongs together ({part}).")
 
 

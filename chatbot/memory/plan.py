@@ -22,6 +22,7 @@ from chatbot.memory.footprint import (
     llama_cpp_footprint,
     transformers_footprint,
 )
+from chatbot.memory.pickles import NOT_YET
 from chatbot.types import Backend, Gpu, Hardware, Language, MemoryPlan
 
 USUAL_CONTEXT = 8192
@@ -162,6 +163,8 @@ WHERE: Mapping[tuple[str, str], str] = {
 
 def _check(facts: ModelFacts, wishes: Wishes, installed: Installed) -> None:
     name = facts.name
+    if facts.format == "pt":
+        raise ModelError(NOT_YET, name=name)
     if not facts.writes_text:
         raise ModelError(N_("it is not a model that writes text."), name=name)
     if facts.quantised_by:

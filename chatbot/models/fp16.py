@@ -7,6 +7,7 @@ conversion runs on the GPU where there is one; what is saved comes from main mem
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from chatbot.types import Hardware
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["auto", "f16", "bf16", "keep"]
 Form = Literal["hf", "pt", "gguf"]
@@ -337,10 +340,22 @@ def _device(wanted: str, hardware: Hardware) -> str:
         raise SettingsError(f"device = {wanted}")
     usable = hardware.device if installed().transformers_gpu else "cpu"
     if wanted == "auto":
-        return usable
+        return usable if usable == "cpu" or _answers(usable) else "cpu"
     if wanted not in ("cpu", usable):
         raise SettingsError(f"device = {wanted} ({usable})")
     return wanted
+
+
+def _answers(device: str) -> bool:
+    """Whether torch can compute there: the driver may be too old, the card's memory taken."""
+    import torch
+
+    try:
+        torch.ones(1, device=device).half().cpu()
+    except (RuntimeError, AssertionError) as error:
+        log.warning("%s is not used: %s", device, error)
+        return False
+    return True
 
 
 def _report_hardware(report: Report, hardware: Hardware) -> None:

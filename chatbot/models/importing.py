@@ -18,6 +18,7 @@ from chatbot.memory.adapter import is_adapter
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.folder import INDEX, is_inside
 from chatbot.memory.headers import kind_of_file, read_model, split_parts
+from chatbot.memory.pickles import NOT_YET
 from chatbot.models.files import BLOCK, StoredFile, check_room
 from chatbot.models.store import MANIFEST, ModelStore
 from chatbot.settings import sync
@@ -25,9 +26,6 @@ from chatbot.types import ModelArtifact
 
 COMPANIONS = (".json", ".txt", ".model", ".jinja", ".md")
 MAX_COMPANION = 100_000_000
-PICKLED = N_(
-    "its weights are PyTorch files (.bin, .pt); prepare it: that makes a copy as safetensors."
-)
 
 Progress = Callable[[float, str], None]
 
@@ -105,7 +103,7 @@ def check_usable(facts: ModelFacts) -> None:
     if facts.format == "adapter":
         return
     if facts.format == "pt":
-        raise ModelError(PICKLED, name=facts.name)
+        raise ModelError(NOT_YET, name=facts.name)
     if not facts.writes_text:
         raise ModelError(N_("it is not a model that writes text."), name=facts.name)
     if facts.quantised_by:

@@ -71,8 +71,10 @@ def opened(path: Path, scratch: Path, report: Report) -> Iterator[Opened]:
         files = unpack(report, source=path, target=scratch)["files"]
         ggufs = [file["name"] for file in files if file["name"].lower().endswith(".gguf")]
         if ggufs:
-            raise ModelError(N_("the zip holds a GGUF file; unpack it first."), name=path.name)
-        yield _folder(scratch, path.stem)
+            with opened(scratch / ggufs[0], scratch / "from-gguf", report) as model:
+                yield model
+        else:
+            yield _folder(scratch, path.stem)
     elif kind in ("zip", "pickle"):
         config = _plain_settings(path.parent, path.stem)
         yield _opened(path.stem, config, StateDict([path]), companions(path.parent))

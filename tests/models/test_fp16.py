@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,10 @@ from safetensors.torch import save_file
 
 from chatbot.errors import BrokenModel, Cancelled, ModelError, SettingsError
 from chatbot.memory.headers import read_model
+from chatbot.memory.plan import plan
 from chatbot.models import fp16
 from chatbot.models.fp16 import prepare
+from chatbot.models.importing import check_usable
 from chatbot.models.making import make
 from chatbot.models.store import ModelStore
 from chatbot.types import Gpu
@@ -274,6 +277,14 @@ def test_a_gguf_file_gives_back_what_went_in(
     assert ours.chat_template == theirs.chat_template
 
 
+def test_a_zip_with_a_gguf_in_it(tiny_hf: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "mang về.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.write(tiny_gguf, "một mô hình/tiny.gguf")
+    prepared(archive, tmp_path / "out")
+    assert same(weights(tmp_path / "out"), halved(tiny_hf))
+
+
 # --- every form it may leave in ------------------------------------------------------------------
 
 
@@ -300,6 +311,14 @@ def test_a_gguf_is_made_of_it(stories: Path, tmp_path: Path) -> None:
     facts = read_model(file)
     assert facts.quantisation == "F16"
     assert facts.parameters == sum(t.numel() for t in weights(stories).values())
+
+
+def test_a_state_dict_is_a_way_station_and_says_so(tiny_hf: Path, tmp_path: Path) -> None:
+    facts = read_model(as_pytorch(tiny_hf, tmp_path / "in", "state_dict.pt"))
+    with pytest.raises(ModelError, match="prepare it"):
+        check_usable(facts)
+    with pytest.raises(ModelError, match="prepare it"):
+        plan(fp16.detect(tmp_path), facts)
 
 
 # --- what is said on the way ---------------------------------------------------------------------
