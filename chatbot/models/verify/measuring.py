@@ -17,6 +17,8 @@ from chatbot.models.verify.number_types import (
     rounded,
 )
 
+_WAYS = ("", "F16", "BF16")
+
 
 class Measuring:
     """Measures one pair, piece by piece."""
@@ -74,10 +76,8 @@ class Measuring:
         with np.errstate(all="ignore"):
             figures.squares += _squares(values.astype(np.float64) - expected)
             figures.norm += _squares(expected)
-        if pair.plain and change is None and not figures.unlike:
-            figures.unlike += (
-                1  # equal as numbers, but not the same bytes (a zero's sign, a NaN's bits)
-            )
+        if pair.plain and change is None and np.array_equal(values, expected):
+            figures.unlike += 1  # equal as numbers, but not the same bytes: a zero's sign
 
     def _float(
         self, values: Values, expected: Values, slack: Values | float, *, changed: bool
@@ -90,11 +90,13 @@ class Measuring:
                 self.figures.unlike += int((~(near <= allowed)).sum())
             return
         if self.via is None:
-            # Made in several steps, a tensor may have been rounded to a narrower type on the way.
-            unlike = {via: _unlike(values, expected, kind, via) for via in ("", "F16", "BF16")}
+            # A GGUF made in several steps may have been rounded to a narrower type on the way.
+            ways = _WAYS if self._pair.across else ("",)
+            unlike = {via: _unlike(values, expected, kind, via) for via in ways}
             least = min(unlike.values())
             guess = self._guess
-            self.via = guess if unlike[guess] == least else min(unlike, key=lambda v: unlike[v])
+            likeliest = min(unlike, key=lambda way: unlike[way])
+            self.via = guess if unlike.get(guess) == least else likeliest
         self.figures.unlike += _unlike(values, expected, kind, self.via)
 
     def _quantised(self, raw: Values, values: Values, expected: Values) -> None:
@@ -112,7 +114,7 @@ class Measuring:
         assert self._requantiser is not None
         rows = raw.reshape(expected.shape[0], -1)
         best: tuple[int, str, Values, Values] | None = None
-        for via in (self.via,) if self.via is not None else ("", "F16", "BF16"):
+        for via in (self.via,) if self.via is not None else _WAYS:
             source = expected.astype(np.float32) if not via else rounded(expected, via)
             again = self._requantiser.rows(source, kind, self._importance)
             same = (again == rows).all(axis=1)

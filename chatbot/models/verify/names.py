@@ -51,6 +51,8 @@ class Pair:
     """Rows change places only inside groups of this many."""
     added: float = 0.0
     transposed: bool = False
+    across: bool = False
+    """Whether the two lie in files of different kinds: they may be several steps apart."""
 
     @property
     def kind(self) -> str:
@@ -205,7 +207,7 @@ def _to_gguf(made: StoredModel, origin: StoredModel) -> Matched:
             continue
         table = names.get("token_embd.weight")
         if name == "output.weight" and table and _is_tied(origin):
-            pairs.append(Pair(name, made.tensors[name], (origin.tensors[table[0]],)))
+            pairs.append(Pair(name, made.tensors[name], (origin.tensors[table[0]],), across=True))
         else:
             unexpected.append(name)
     unknown = made.architecture not in KNOWN
@@ -259,7 +261,7 @@ def _pair(
     shape, other = made.shape, origin[0].shape
     conv = len(shape) == 2 and shape == tuple(reversed(other)) and shape != other
     turned = conv or (model.architecture == "gpt2" and _is_conv(origin[0].name + made.name))
-    return Pair(name, made, origin, order, group, added, turned)
+    return Pair(name, made, origin, order, group, added, turned, across=True)
 
 
 def _is_conv(names: str) -> bool:

@@ -40,7 +40,10 @@ def _compared(after: Tokenizer, before: Tokenizer) -> Check:
         return check("template", APPEARED, measured=measured, limit=limit)
     if not before.template:
         return check("template", measured=measured, limit=limit)
-    ours, theirs = _rendered(after), _rendered(before)
+    ours = _rendered(after)
+    same = (after.template, _tokens(after)) == (before.template, _tokens(before))
+    theirs = ours if same else _rendered(before)
+    measured["works"] = all(prompt.template == "model" for prompt in ours)
     measured["prompts"] = len(theirs)
     for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         if (one.text, one.template) != (other.text, other.template):
@@ -50,12 +53,15 @@ def _compared(after: Tokenizer, before: Tokenizer) -> Check:
 
 
 def _rendered(tokenizer: Tokenizer) -> list[Rendered]:
-    tokens = {
-        f"{name}_token": text for name, text in tokenizer.special.items() if name in ("bos", "eos")
-    }
-    with closing(ChatTemplate(tokenizer.template, tokens)) as template:
+    with closing(ChatTemplate(tokenizer.template, _tokens(tokenizer))) as template:
         return [
             template.render([Turn(role, text) for role, text in turns], thinking=thinking)  # type: ignore[arg-type]
             for turns in CONVERSATIONS
             for thinking in (True, False)
         ]
+
+
+def _tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """The special tokens that the engines hand to a template."""
+    ends = ("bos", "eos")
+    return {f"{name}_token": text for name, text in tokenizer.special.items() if name in ends}
