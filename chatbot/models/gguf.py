@@ -33,7 +33,12 @@ NEED_IMPORTANCE = (
 
 HUNG_AFTER = 60.0
 _WRITTEN = 0.9  # of the work; the rest is hashing what was written
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TQDM_DISABLE": "1",
+}
 _WRITING, _CHECKING = N_("Writing the GGUF file"), N_("Checking what was written")
 _HEADER = 50_000_000  # room for vocabulary and merges
 _WHOLE = ("I8", "I16", "I32", "I64")
@@ -195,7 +200,7 @@ def _converted(report: Report, params: dict[str, Any], file: Path, expected: int
     child = Child(
         "chatbot.models.converter",
         name="convert",
-        environment=_OFFLINE,
+        environment=_QUIET,
         lowest_priority=True,
         hung_after=HUNG_AFTER,
     )
