@@ -108,7 +108,7 @@ def _write(file: Path) -> None:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(HIDDEN // HEADS)
     writer.add_vocab_size(VOCABULARY)
-    tokens = [*_alphabet(), "Ġw", *(f"Ġw{number}" for number in range(VOCABULARY - 258)), "<end>"]
+    tokens = [*alphabet(), "Ġw", *(f"Ġw{number}" for number in range(VOCABULARY - 258)), "<end>"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
@@ -142,7 +142,7 @@ def _write(file: Path) -> None:
     writer.close()
 
 
-def _alphabet() -> list[str]:
+def alphabet() -> list[str]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     names = {byte: chr(byte) for byte in printable}
