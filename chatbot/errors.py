@@ -27,6 +27,7 @@
     │   ├── ModelInUse           it is loaded, searched with, or read by a job
     │   ├── FailedCheck          what was made is not what it was made from
     │   ├── CannotConvert        it cannot be made into the form or type that was asked for
+    │   ├── CannotPack           its zip cannot be written where it was asked for
     │   ├── MissingBackend       the library that runs this model is not installed
     │   └── NoReranker           reranking was asked for, and no cross-encoder is chosen
     ├── EngineError              an answer could not be written
@@ -294,6 +295,12 @@ class CannotConvert(ModelError):
     code = "cannot_convert"
     happened = N_("The model “{name}” cannot be converted: {detail}")
     next_step = N_("The model itself is unchanged; choose another type or another model.")
+
+
+class CannotPack(ModelError):
+    code = "cannot_pack"
+    happened = N_("The zip of the model “{name}” cannot be written: {detail}")
+    next_step = N_("Choose another folder or disk for it and try again.")
 
 
 class MissingBackend(ModelError):

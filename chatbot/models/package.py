@@ -8,6 +8,7 @@ hearth.json          last: format, version, the model's manifest, size and SHA-2
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from chatbot.errors import BrokenModel
+from chatbot.errors import BrokenModel, CannotPack, DiskFullError
 from chatbot.i18n import N_
 from chatbot.models.archive import MAX_RATIO, SMALL
 from chatbot.models.files import BLOCK, Report, StoredFile, check_room
@@ -35,6 +36,9 @@ LEVEL = 1
 _NEARLY = 0.99
 
 _CHANGED = N_("{part} is not what it was when the model was added; verify it or import it again.")
+_TOO_LARGE = N_(
+    "files that large do not fit on that disk (FAT32 takes 4 GB); exFAT and NTFS take them."
+)
 _STAYS_HERE = frozenset(
     ["source", "linked", "path", "target", "parent", "adapter", "importance", "file", "library"]
 )
@@ -53,8 +57,20 @@ def package(
 
     `manifest` is the model's own; every file must still have the hash it names. `library` is the path of
     an exported collection to take along. Returns {file, size, bytes_in, ratio, files, seconds}. Raises
-    BrokenModel, DiskFullError or Cancelled, and then leaves nothing.
+    BrokenModel, CannotPack, DiskFullError or Cancelled, and then leaves nothing.
     """
+    try:
+        return _packed(report, source, file, manifest, library)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(str(file.parent)) from error
+        detail = _TOO_LARGE if error.errno == errno.EFBIG else error.strerror or str(error)
+        raise CannotPack(detail, name=manifest["name"]) from error
+
+
+def _packed(
+    report: Report, source: Path, file: Path, manifest: dict[str, Any], library: str | None
+) -> dict[str, Any]:
     began = time.monotonic()
     known = [StoredFile(**entry) for entry in manifest["files"]]
     parts: list[tuple[Path, str, str | None]] = [

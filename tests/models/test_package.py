@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.database import Database
-from chatbot.errors import BrokenModel, Cancelled, DiskFullError, ModelError
+from chatbot.errors import BrokenModel, Cancelled, CannotPack, DiskFullError, ModelError
 from chatbot.models import making
 from chatbot.models.archive import MAX_ENTRIES, Archive, is_safe
 from chatbot.models.importing import import_model
@@ -229,6 +230,46 @@ def test_an_older_zip_stays_until_the_new_one_is_whole(store: ModelStore, tmp_pa
     with pytest.raises(BrokenModel):
         packed(model, goal)
     assert goal.read_bytes() == before
+
+
+def test_what_a_killed_run_left_beside_the_zip_is_overwritten(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    model = import_model(store, model_folder(tmp_path / "m"))
+    goal = tmp_path / "out" / "m.zip"
+    goal.parent.mkdir()
+    goal.with_name(".m.zip.unfinished").write_bytes(b"half" * 100_000)
+    packed(model, goal)
+    assert [file.name for file in goal.parent.iterdir()] == ["m.zip"]
+    assert zipfile.ZipFile(goal).testzip() is None
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "said"),
+    [
+        (errno.EFBIG, CannotPack, "FAT32"),
+        (errno.EROFS, CannotPack, "Read-only"),
+        (errno.ENOSPC, DiskFullError, "room"),
+    ],
+)
+def test_a_disk_that_does_not_take_the_zip_is_said(
+    number: int,
+    error: type[Exception],
+    said: str,
+    store: ModelStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = import_model(store, model_folder(tmp_path / "m"))
+
+    def fail(_handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    goal = tmp_path / "out" / "m.zip"
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(error, match=said):
+        packed(model, goal)
+    assert list(goal.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("step", ["package", "unpack"])
