@@ -11,7 +11,6 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -24,7 +23,7 @@ from chatbot.memory.folder import DTYPES, INDEX
 from chatbot.models.files import Report, StoredFile, check_room, peak_memory
 from chatbot.models.sources import HEAD, Opened, embedding_of, opened
 from chatbot.models.state_dict import StateDictWriter
-from chatbot.models.weights import FLOATS, Target, Writer, dtype_of, write_file
+from chatbot.models.weights import FLOATS, Target, Writer, dtype_of, one_thread, write_file
 from chatbot.types import Hardware
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def _written(
     before = {tensor.name: tensor for tensor in model.tensors}
     progress = _Progress(report, sum(t.size for t in model.tensors), wanted, device)
     try:
-        with _one_thread(), sink as writer:
+        with one_thread(), sink as writer:
             for tensor in writer.tensors:
                 convert = _conversion(before[tensor.name], tensor, device, counts, judged)
                 blocks = progress.through(model.weights.blocks(tensor.name))
@@ -191,19 +190,6 @@ def _sink(target: Path, tensors: list[Tensor], model: Opened, form: Form) -> Tar
     if embedding and tied and all(tensor.name != HEAD for tensor in tensors):
         return StateDictWriter(target, tensors, {HEAD: embedding.name})
     return StateDictWriter(target, tensors)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch computes in this thread alone: for blocks this small its threads cost more than they save."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 Blocks = Iterator["torch.Tensor"]

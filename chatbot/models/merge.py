@@ -24,7 +24,7 @@ from chatbot.models.adapters import Adapter, Change
 from chatbot.models.files import Report, StoredFile, check_room
 from chatbot.models.importing import companions
 from chatbot.models.merged import Merged
-from chatbot.models.weights import Writer, write_file
+from chatbot.models.weights import Writer, one_thread, write_file
 from chatbot.settings import sync
 
 TEMPLATE = "chat_template.jinja"
@@ -64,7 +64,8 @@ def merge(
     settings = _settings(source, opened, merged)
     merged.check_values()
     check_room(target, sum(tensor.size for tensor in merged.tensors))
-    files = _write(report, merged, target)
+    with one_thread():
+        files = _write(report, merged, target)
     merged.check_differences()
     files += [write_file(target / name, content) for name, content in settings.items()]
     sync(target)

@@ -12,6 +12,7 @@ bits, a change would lose digits twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,9 +125,9 @@ class Merged:
         for begin, base, start in self._starts(change):
             exact = work.changed(begin, start)
             rounded = exact.to(dtype)
-            if not torch.isfinite(rounded).all():
-                raise ModelError(_OVERFLOW, name=self._adapter.name, part=change.tensor.name)
             seen.add(base, exact, rounded)
+            if not seen.finite and not torch.isfinite(rounded).all():
+                raise ModelError(_OVERFLOW, name=self._adapter.name, part=change.tensor.name)
             yield rounded
         self.seen[change.tensor.name] = seen
 
@@ -242,18 +243,27 @@ class Difference:
     def __init__(self) -> None:
         self.elements = 0
         self.changed = 0
+        self.finite = True
+        """False where a value may be infinite or no number; the sums of squares tell it on the way."""
         self._asked = 0.0
         self._lost = 0.0
 
     def add(self, base: torch.Tensor | None, exact: torch.Tensor, rounded: torch.Tensor) -> None:
         """Count a piece: the base's values (None where it has none), the exact sum, and what is kept."""
+        import torch
+
         self.elements += rounded.numel()
         if base is None:
             self.changed += rounded.numel()
+            self.finite = False
             return
-        self.changed += int((rounded != base).sum())
-        self._asked += float(exact.sub(base).square().sum())
-        self._lost += float(exact.sub(rounded).square().sum())
+        self.changed += int(torch.count_nonzero(rounded != base))
+        difference = exact - base
+        self._asked += float(torch.dot(difference, difference))
+        if rounded.dtype != exact.dtype:
+            difference = exact - rounded
+            self._lost += float(torch.dot(difference, difference))
+        self.finite = math.isfinite(self._asked + self._lost)
 
     @property
     def asked(self) -> bool:

@@ -19,6 +19,7 @@ import queue
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -62,6 +63,19 @@ def dtype_of(kind: str) -> torch.dtype:
 def kind_of(dtype: torch.dtype) -> str:
     """The safetensors type of a torch dtype; KeyError where the format has none."""
     return {name: kind for kind, name in _TORCH_NAMES.items()}[str(dtype).removeprefix("torch.")]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes in this thread alone: for blocks this small its threads cost more than they save."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Source(Protocol):
