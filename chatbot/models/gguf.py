@@ -19,6 +19,7 @@ from chatbot.memory.facts import ModelFacts
 from chatbot.memory.gguf import TYPES
 from chatbot.memory.headers import FILE_TYPES, read_model
 from chatbot.models.files import Report, all_stored, check_room
+from chatbot.models.lora_gguf import convert_adapter
 from chatbot.models.quantiser import FLOATS, Wish, check_loads, disk_is_full, run_quantiser
 from chatbot.settings import sync
 
@@ -150,8 +151,6 @@ def quantise(
 def _converted_adapter(
     report: Report, facts: ModelFacts, target: Path, parent: Path | None
 ) -> dict[str, Any]:
-    from chatbot.models.lora_gguf import convert_adapter
-
     if parent is None:
         raise CannotConvert(
             N_("an adapter becomes a GGUF file only together with its base model."), name=facts.name

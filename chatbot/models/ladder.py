@@ -79,7 +79,7 @@ def as_quantised(facts: ModelFacts, wanted: str) -> ModelFacts:
     if facts.format == "adapter":
         raise ModelError(facts.format, name=facts.name)
     tensors = tuple(_as_quantised(tensor, facts, wanted) for tensor in facts.tensors)
-    return replace(facts, format="gguf", quantisation=wanted, tensors=tensors, quantised_by="")
+    return replace(facts, format="gguf", quantisation=wanted, tensors=tensors)
 
 
 def role_of(name: str) -> str:

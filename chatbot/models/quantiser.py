@@ -78,7 +78,7 @@ def run_quantiser(report: Report, facts: ModelFacts, file: Path, wish: Wish) -> 
     if overrides:
         params.tt_overrides = _override_array(c, overrides, kept)
     if wish.importance is not None:
-        params.imatrix = _importance_array(c, wish.importance, kept)
+        params.imatrix = _importance_array(c, facts, wish.importance, kept)
     hearing = _Hearing(report, facts.tensors)
     with _heard(c, hearing.hear):
         code = c.llama_model_quantize(facts.path.encode(), str(file).encode(), ctypes.byref(params))
@@ -142,8 +142,15 @@ def _override_array(c: Any, overrides: dict[str, str], kept: list[Any]) -> Any:
     return array
 
 
-def _importance_array(c: Any, importance: Path, kept: list[Any]) -> Any:
+def _importance_array(c: Any, facts: ModelFacts, importance: Path, kept: list[Any]) -> Any:
     values = read_importance(importance)
+    inputs = {t.name: t.elements // t.shape[-2] for t in facts.tensors if len(t.shape) > 1}
+    if any(inputs.get(name) != data.size for name, data in values.items()) or not values:
+        raise CannotConvert(
+            N_("the importance matrix {part} was measured on another model."),
+            name=facts.name,
+            part=importance.name,
+        )
     array = (c.llama_model_imatrix_data * (len(values) + 1))()
     for entry, (name, data) in zip(array, values.items(), strict=False):
         encoded = name.encode()

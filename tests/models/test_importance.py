@@ -14,6 +14,7 @@ from chatbot.memory.gguf import read_gguf
 from chatbot.models.gguf import quantise
 from chatbot.models.importance import CHUNK, measure_importance, read_importance
 from tests.memory.building import gguf
+from tests.memory.test_footprint import real_gguf
 
 
 def quiet(_fraction: float, _message: str = "", **_values: Any) -> None:
@@ -117,6 +118,15 @@ def test_very_small_types_are_possible_with_it(
 ) -> None:
     done = quantise(quiet, source=stories, target=tmp_path, type="IQ2_XXS", importance=measured[0])
     assert done["figures"]["asked"] == "IQ2_XXS"
+
+
+def test_the_matrix_of_another_model_is_refused(
+    measured: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    other = tmp_path / "khác.gguf"
+    real_gguf(other, layers=2, width=256, heads=4, kv_heads=2, type_="F16")
+    with pytest.raises(CannotConvert, match="measured on another model"):
+        quantise(quiet, source=other, target=tmp_path, type="Q4_K_M", importance=measured[0])
 
 
 def test_too_little_text_is_said_to_be(stories: Path, tmp_path: Path) -> None:
