@@ -46,7 +46,6 @@ _MISSING = N_("its weights for {part} are missing; the copy is incomplete.")
 _TYPE = N_(
     "its base keeps {part} in a number format that nothing can be added to; choose the 16-bit model."
 )
-_NO_WEIGHTS = N_("{part} does not hold the weights of an adapter.")
 _AMBIGUOUS = N_("it cannot be told which weights its change for {part} belongs to.")
 
 
