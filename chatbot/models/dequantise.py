@@ -138,7 +138,7 @@ def _scaling(factors: Any, config: dict[str, Any], name: str) -> dict[str, Any]:
     """The scaling of the positions that these factors came from; only Llama 3's is known."""
     import numpy as np
 
-    length = int(config["head_dim"])
+    length = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
     theta = float(config["rope_parameters"]["rope_theta"])
     turns = _ORIGINAL / (2 * math.pi * theta ** (np.arange(0, length, 2) / length))
     for factor in _LLAMA3_FACTORS:

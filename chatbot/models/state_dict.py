@@ -220,10 +220,15 @@ class StateDictWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None and not self._coming:
-            self._zip.writestr(_entry("state_dict/version"), b"3\n")
+        try:
+            if kind is None:
+                self._zip.writestr(_entry("state_dict/version"), b"3\n")
             self._zip.close()
-        self._file.close()
+        except OSError:  # of a disk that is full: what filled it is under way already
+            if kind is None:
+                raise
+        finally:
+            self._file.close()
         if kind is not None:
             return
         if self._coming:

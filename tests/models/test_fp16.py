@@ -20,7 +20,9 @@ from chatbot.models import fp16
 from chatbot.models.fp16 import prepare
 from chatbot.models.importing import check_usable
 from chatbot.models.making import make
+from chatbot.models.state_dict import StateDict, StateDictWriter
 from chatbot.models.store import ModelStore
+from chatbot.models.weights import Weights
 from chatbot.types import Gpu
 from tests.models.preparing import (
     EMBEDDING,
@@ -34,6 +36,7 @@ from tests.models.preparing import (
     weights,
     with_weights,
 )
+from tests.tiny_models import make_gguf
 
 NORM = "model.norm.weight"
 
@@ -285,6 +288,26 @@ def test_a_zip_with_a_gguf_in_it(tiny_hf: Path, tiny_gguf: Path, tmp_path: Path)
     assert same(weights(tmp_path / "out"), halved(tiny_hf))
 
 
+def test_a_gguf_tells_how_far_its_positions_are_stretched(tiny_hf: Path, tmp_path: Path) -> None:
+    scaling = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # fmt: skip
+    source = with_weights(tiny_hf, tmp_path / "in", {}, rope_scaling=scaling, rope_theta=500000.0)
+    gguf = make_gguf(source, tmp_path / "stretched.gguf")
+    prepared(gguf, tmp_path / "out", precision="keep")
+    config = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
+    assert config["rope_parameters"] == {**scaling, "rope_theta": 500000.0}
+    assert same(weights(tmp_path / "out"), weights(source))
+
+
+def test_a_quantised_gguf_becomes_fp16_again(tiny_hf: Path, tmp_path: Path) -> None:
+    gguf = make_gguf(tiny_hf, tmp_path / "tiny-q8_0.gguf", "q8_0")
+    figures = prepared(gguf, tmp_path / "out", precision="keep")
+    assert figures["precision"] == "f16"
+    for name, tensor in weights(tmp_path / "out").items():
+        assert tensor.dtype == torch.float16
+        assert torch.allclose(tensor.float(), weights(tiny_hf)[name], atol=0.02)
+
+
 # --- every form it may leave in ------------------------------------------------------------------
 
 
@@ -303,6 +326,27 @@ def test_a_state_dict_loads_strictly_and_names_no_device(stories: Path, tmp_path
     assert torch.equal(model.get_input_embeddings().weight, halved(stories)[EMBEDDING])
     prepared(tmp_path / "out", tmp_path / "back")
     assert same(weights(tmp_path / "back"), halved(stories))
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 5])
+def test_a_state_dict_that_ends_early_closes_its_file(
+    tiny_hf: Path, tmp_path: Path, fails_at: int
+) -> None:
+    reader = Weights(tiny_hf)
+    writer = StateDictWriter(tmp_path, reader.tensors)
+
+    def write_some() -> None:
+        with writer:
+            for tensor in writer.tensors[:fails_at]:
+                writer.put(tensor.name, reader.blocks(tensor.name))
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        write_some()
+    assert writer.files == []
+    (tmp_path / "state_dict.pt").rename(tmp_path / "free.pt")
+    with pytest.raises(BrokenModel):
+        StateDict([tmp_path / "free.pt"])
 
 
 def test_a_gguf_is_made_of_it(stories: Path, tmp_path: Path) -> None:
