@@ -116,6 +116,7 @@ class Stages:
             name,
             notes={"adapter": addition.id},
             adapter=Path(addition.path),
+            base_name=str((source.manifest.get("origin") or {}).get("repo", "")),
         )
 
     def prepare(
