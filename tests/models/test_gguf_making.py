@@ -387,3 +387,19 @@ def test_a_fresh_folder_of_a_fine_tune_needs_no_fingerprint(tmp_path: Path, targ
     folder = make_hf(tmp_path / "tinh chỉnh")
     done = convert(quiet, source=folder, target=target)
     assert done["figures"]["pre_tokenizer"]["why"] == "structure"
+
+
+def test_an_adapter_becomes_a_gguf_with_its_base_and_only_then(
+    tiny_hf: Path, target: Path, tmp_path: Path
+) -> None:
+    from tests.models.adapters import make_adapter  # brings torch along
+
+    adapter = make_adapter(tmp_path / "adapter", tiny_hf, target_modules=["q_proj", "down_proj"])
+    with pytest.raises(CannotConvert, match="together with its base"):
+        convert(quiet, source=adapter, target=target)
+    convert(quiet, source=adapter, target=target, parent=tiny_hf)
+    (file,) = target.iterdir()
+    names = {tensor.name for tensor in read_model(file).tensors}
+    assert {
+        f"blk.1.{part}.weight.lora_{half}" for part in ("attn_q", "ffn_down") for half in "ab"
+    } <= names
