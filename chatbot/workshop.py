@@ -353,6 +353,8 @@ class Workshop:
         params = {key: value for key, value in stage.params.items() if value is not None}
         if stage.do == "import":
             return self._stages.take_in(report, **params)
+        if stage.do == "download":
+            return self._stages.download(report, **params)
         if stage.do == "unpack":
             return self._unpack(report, **params)
         if stage.do == "prepare" and "path" in params:
@@ -431,7 +433,12 @@ class Workshop:
         keep: Keep = context.job.params.get("keep", "all")
         if keep == "all":
             return
-        before = [step.model for step in context.steps[:number] if step.model]
+        stages = context.job.params["stages"]
+        before = [
+            step.model
+            for step, stage in zip(context.steps[:number], stages, strict=False)
+            if step.model and not stage["params"].get("beside")
+        ]
         needed = before[-1:] if number == len(context.steps) else before[-2:]
         for model_id in dict.fromkeys(before):
             if model_id in needed or self.loaded(model_id):

@@ -16,7 +16,8 @@ CHECKS = {
     "files": (N_("Files"), N_("Every byte is the one that was written: SHA-256.")),
     "structure": (N_("Structure"), N_("The same tensors with the same names and shapes.")),
     "weights": (N_("Weights"), N_("How far each weight moved: ε = ‖θ after − θ before‖₂.")),
-    "finite": (N_("Whole numbers"), N_("No weight is infinite or not a number.")),
+    "finite": (N_("No broken numbers"), N_("No weight is infinite or not a number.")),
+    "embedding": (N_("Embedding table"), N_("How far it moved: ‖ΔE‖ in the Frobenius norm.")),
     "ones": (
         N_("Ones stay ones"),
         N_("An embedding set to ones keeps its mean of 1 through saving and loading."),
@@ -50,7 +51,27 @@ _ICONS = {
     "fail": ":red[:material/error:]",
     "skipped": ":gray[:material/remove:]",
 }
-_MOST_FIGURES = 6
+_FIGURES: dict[str, dict[str, str]] = {
+    "files": {"files": N_("files"), "missing": N_("missing"), "changed": N_("changed")},
+    "structure": {"tensors": N_("tensors"), "parameters": N_("parameters"), "missing": N_("missing"),
+                  "unexpected": N_("unexpected"), "reshaped": N_("of another shape")},
+    "settings": {"compared": N_("compared"), "different": N_("different")},
+    "weights": {"epsilon": "ε", "relative": "ε / ‖θ‖", "tensors": N_("tensors"),
+                "unchanged": N_("bit for bit the same"), "wrong": N_("beyond their limit")},
+    "finite": {"count": "NaN, ∞"},
+    "embedding": {"distance": "‖ΔE‖", "relative": "‖ΔE‖ / ‖E‖"},
+    "ones": {"mean": N_("mean")},
+    "tokens": {"texts": N_("texts"), "tokens": N_("tokens"), "different": N_("different")},
+    "template": {"prompts": N_("prompts"), "different": N_("different")},
+    "outputs": {"greatest": "max |Δlogit|", "relative": "‖Δlogit‖ / ‖logit‖", "kl": "KL",
+                "top1": N_("same first choice"), "top1_clear": N_("same clear first choice"),
+                "perplexity_ratio": N_("perplexity ratio"), "perplexity": N_("perplexity"),
+                "positions": N_("positions")},
+    "repeat": {"variance": "σ²", "times": N_("times")},
+    "adapter": {"targets": N_("weights aimed at"), "changed": N_("changed"), "scale": N_("scale"),
+                "times": N_("times applied")},
+}  # fmt: skip
+"""The figures of each check that people are shown, in this order; the JSON of the command line has all."""
 
 
 def button(model: ModelArtifact) -> None:
@@ -96,7 +117,7 @@ def _dialog(model_id: str) -> None:
         _summary(verdict)
         _table(verdict["checks"])
         if kinds := verdict.get("types"):
-            parts = " · ".join(f"{literal(kind)} {size(count)}" for kind, count in kinds.items())
+            parts = " · ".join(_kind(kind, about) for kind, about in kinds.items())
             st.caption(_("What the weights are stored as: {parts}").format(parts=parts))
     label = _("Check again") if verdict else _("Check now")
     if st.button(label, key="check-again", type="primary", icon=":material/fact_check:"):
@@ -138,20 +159,29 @@ def _table(checks: list[dict[str, Any]]) -> None:
             if check["detail"]:
                 said = literal(filled(check["detail"], check.get("values", {}), language()))
                 st.markdown(f":red[{said}]" if check["verdict"] == "fail" else f":gray[{said}]")
-            if figures := _figures(check["measured"], check["limit"]):
+            if figures := _figures(check["name"], check["measured"], check["limit"]):
                 st.caption(figures)
+
+
+def _kind(kind: str, about: dict[str, Any]) -> str:
+    """A type of weights, its size and how exact it is here."""
+    words = f"{literal(kind)} {size(about['bytes'])}"
+    return words + (f" (ε/‖θ‖ {_number(about['relative'])})" if about.get("relative") else "")
 
 
 def _name(check: str) -> str:
     return _(CHECKS[check][0]) if check in CHECKS else check
 
 
-def _figures(measured: dict[str, Any], limit: dict[str, Any]) -> str:
+def _figures(check: str, measured: dict[str, Any], limit: dict[str, Any]) -> str:
     """What was measured, each with its limit where it has one."""
     parts = []
-    for key, value in list(measured.items())[:_MOST_FIGURES]:
-        shown = f"{literal(key.replace('_', ' '))} **{_number(value)}**"
-        if key in limit:
+    for key, label in _FIGURES.get(check, {}).items():
+        value = measured.get(key)
+        if value is None:
+            continue
+        shown = f"{_(label)} **{_number(len(value) if isinstance(value, list) else value)}**"
+        if isinstance(limit.get(key), (int, float)):
             shown += f" ({_('limit {number}').format(number=_number(limit[key]))})"
         parts.append(shown)
     return " · ".join(parts)
