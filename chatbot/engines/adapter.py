@@ -7,6 +7,7 @@ files to unpickle. Its weights must be safetensors, and every one of them must f
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ _SETTINGS = (
 )  # fmt: skip
 _TABLES = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+_MISMATCH = re.compile(r"size mismatch for (\S+):")
 
 _NOT_LORA = N_("it is an adapter of the kind {part}; only LoRA adapters can run here.")
 _NO_WEIGHTS = N_("the file {part} is missing; merge the adapter into its base instead.")
@@ -45,7 +48,12 @@ def with_adapter(model: Any, folder: Path) -> Any:
     settings = {key: said[key] for key in _SETTINGS if said.get(key) is not None}
     config = LoraConfig(task_type="CAUSAL_LM", inference_mode=True, **settings)
     wrapped = PeftModel(model, config)
-    result: Any = set_peft_model_state_dict(wrapped, weights)
+    try:
+        result: Any = set_peft_model_state_dict(wrapped, weights)
+    except RuntimeError as error:
+        if mismatch := _MISMATCH.search(str(error)):
+            raise BrokenModel(_STRAY, name=folder.name, part=mismatch[1][:100]) from error
+        raise
     missing = [name for name in result.missing_keys if ".lora_" in name or "_to_save." in name]
     if stray := [*result.unexpected_keys, *missing]:
         raise BrokenModel(_STRAY, name=folder.name, part=str(stray[0])[:100])

@@ -6,6 +6,7 @@ ModelError for what is simply not a model that Hearth can use.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Any, TypeGuard
 from chatbot.errors import BrokenModel, ModelError
 from chatbot.i18n import N_
 from chatbot.memory.adapter import is_adapter, read_adapter
-from chatbot.memory.facts import Layer, ModelFacts, Tensor
+from chatbot.memory.facts import AdapterFacts, Layer, ModelFacts, Tensor
 from chatbot.memory.folder import MAX_LAYERS, read_folder
 from chatbot.memory.gguf import MAGIC, GgufHeader, read_gguf, read_start
 
@@ -191,6 +192,19 @@ class _Metadata:
             chat_template=self._header.lengths.get("tokenizer.chat_template", 0) > 0,
             tokenizer=self._header.lengths.get("tokenizer.ggml.tokens", 0) > 0,
             tied=not any(tensor.name == "output.weight" for tensor in self._tensors),
+            adapter=self._adapter() if kind == "adapter" else None,
+        )
+
+    def _adapter(self) -> AdapterFacts:
+        """Of a LoRA file for llama.cpp: its targets by their names in the base's GGUF."""
+        halves = [t for t in self._tensors if t.name.endswith(".lora_b") and len(t.shape) == 2]
+        alpha = self._header.values.get("adapter.lora.alpha")
+        return AdapterFacts(
+            base="",
+            kind="LoRA",
+            rank=max((half.shape[-1] for half in halves), default=0),
+            alpha=alpha if isinstance(alpha, float) and math.isfinite(alpha) else 0.0,
+            targets=tuple(sorted({half.name.split(".")[-3] for half in halves})),
         )
 
     def _layers(self) -> tuple[Layer, ...]:
