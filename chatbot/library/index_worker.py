@@ -48,7 +48,7 @@ from chatbot.types import SearchFilter
 
 log = logging.getLogger(__name__)
 
-_LEXICAL_STEP = 500
+_LEXICAL_STEP = 100
 _COPIED_STEP = 500
 _REMOVED_STEP = 500
 _CROWD = 1000
@@ -348,7 +348,7 @@ class IndexWorker:
             self._gone, self._new = {}, {}  # no embedder, no vectors
         if lexical.missing:
             self._touch(lexical)
-            lexical.store.add(self._taken(lexical.missing, _LEXICAL_STEP))
+            self._index_words(lexical, dense.adding if dense is not None else None)
             if not lexical.missing:
                 lexical.store.commit()
                 lexical.complete = True
@@ -356,6 +356,14 @@ class IndexWorker:
             wait([dense.adding], _STEP_SECONDS)
             self._finish_adding(dense)
         return {"vectors": made, **self._progress(), **opened}, blob
+
+    def _index_words(self, lexical: _Shelf[LexicalIndex], beside: Future[Any] | None) -> None:
+        """For a short while, or until Chroma, at work beside, is free for the next passages."""
+        started = time.monotonic()
+        while lexical.missing and time.monotonic() - started < _STEP_SECONDS:
+            lexical.store.add(self._taken(lexical.missing, _LEXICAL_STEP))
+            if beside is not None and beside.done():
+                return
 
     def _dense_step(self, dense: _Dense, shelf: _Shelf[DenseIndex]) -> tuple[list[str], bytes]:
         """Hand Chroma the next passages, unless it is still at work; the vectors that were made for it."""
