@@ -10,7 +10,7 @@ import ctypes
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from chatbot.models.importance import read_importance
 FLOATS = ("F32", "F16", "BF16")
 _QUANTISING = N_("Quantising: {part}")
 _KEPT = 40  # of its last lines
+_WRITTEN = "quantised.part"
 _BLOCKS = {name: per_block for name, per_block, _ in TYPES.values()}
 _TYPE_IDS = {name: number for number, (name, _, _) in TYPES.items()}
 _FILE_TYPE_IDS = {name: number for number, name in FILE_TYPES.items()}
@@ -80,12 +81,18 @@ def run_quantiser(report: Report, facts: ModelFacts, file: Path, wish: Wish) -> 
     if wish.importance is not None:
         params.imatrix = _importance_array(c, facts, wish.importance, kept)
     hearing = _Hearing(report, facts.tensors)
-    with _heard(c, hearing.hear):
-        code = c.llama_model_quantize(facts.path.encode(), str(file).encode(), ctypes.byref(params))
+    source = str(Path(facts.path).absolute()).encode()
+    # On Windows it opens what it writes by the old code page: a plain name here takes every path.
+    with _heard(c, hearing.hear), chdir(file.parent):
+        code = c.llama_model_quantize(source, _WRITTEN.encode(), ctypes.byref(params))
     if hearing.ended is not None:
         raise hearing.ended
     if code:
         raise _failed(facts, hearing.lines, file.parent)
+    if (
+        written := file.with_name(_WRITTEN)
+    ).exists():  # else `models.gguf` says that nothing is there
+        written.rename(file)
     return dict.fromkeys(overrides, wish.type) | hearing.fallbacks
 
 

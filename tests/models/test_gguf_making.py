@@ -29,7 +29,6 @@ from chatbot.models import gguf, making
 from chatbot.models.gguf import NEED_IMPORTANCE, QUANTISED, convert, quantise
 from chatbot.models.store import ModelStore
 from tests.memory.test_footprint import real_gguf
-from tests.tiny_models import make_hf
 
 
 def quiet(_fraction: float, _message: str = "", **_values: Any) -> None:
@@ -119,7 +118,14 @@ def test_a_real_folder_writes_the_same_text_as_f16_gguf(store: ModelStore, stori
     assert hashes(stories) == before
 
 
-@pytest.mark.parametrize("kind", ["F32", "BF16", "Q8_0"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "Q8_0",
+        pytest.param("F32", marks=pytest.mark.slow),
+        pytest.param("BF16", marks=pytest.mark.slow),
+    ],
+)
 def test_every_type_of_the_converter_is_what_it_says(
     tiny_hf: Path, target: Path, kind: str
 ) -> None:
@@ -380,13 +386,6 @@ def test_errors_read_well_in_both_languages(wide: Path, target: Path) -> None:
         english, vietnamese = error.value.text("en"), error.value.text("vi")
         assert english != vietnamese
         assert "{" not in english + vietnamese
-
-
-def test_a_fresh_folder_of_a_fine_tune_needs_no_fingerprint(tmp_path: Path, target: Path) -> None:
-    """A vocabulary that nobody published: what it is split by is found by its structure."""
-    folder = make_hf(tmp_path / "tinh chỉnh")
-    done = convert(quiet, source=folder, target=target)
-    assert done["figures"]["pre_tokenizer"]["why"] == "structure"
 
 
 def test_an_adapter_becomes_a_gguf_with_its_base_and_only_then(
