@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from chatbot.errors import ModelError
 from chatbot.i18n import N_
 from chatbot.memory.facts import Tensor
+from chatbot.memory.gguf import read_gguf
 from chatbot.memory.headers import read_model
 from chatbot.models.weights import PIECE
 
@@ -31,6 +32,7 @@ _SPLIT = N_("it is a GGUF file in several parts; join them with llama-gguf-split
 _SCALED = N_(
     "its long context is kept in a way that a model folder cannot say; take the original model instead."
 )
+_SPACE = "\u2581"
 _LOW, _HIGH, _ORIGINAL = 1.0, 4.0, 8192
 _LLAMA3_FACTORS = (8.0, 32.0)
 """Of Llama 3.1 and 3.2: how far their context was stretched."""
@@ -120,6 +122,25 @@ def _write_settings(file: Path, folder: Path, name: str, architecture: str) -> N
     config.architectures = [writer]
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _mend_spaces(folder / "tokenizer.json", read_gguf(file).values)
+
+
+def _mend_spaces(file: Path, header: dict[str, Any]) -> None:
+    """Let a SentencePiece tokenizer treat spaces as llama.cpp does: one goes before every piece of text.
+
+    transformers puts it before the first one alone, and never where a space stands already.
+    """
+    tokenizer = json.loads(file.read_bytes())
+    if header.get("tokenizer.ggml.model") != "llama" or tokenizer.get("normalizer") is not None:
+        return
+    spaces: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+    ]
+    if header.get("tokenizer.ggml.add_space_prefix", True):
+        spaces.insert(0, {"type": "Prepend", "prepend": _SPACE})
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": spaces}
+    tokenizer["pre_tokenizer"] = None
+    file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
 def _names(folder: Path, processor: Any) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:

@@ -288,6 +288,23 @@ def test_a_zip_with_a_gguf_in_it(tiny_hf: Path, tiny_gguf: Path, tmp_path: Path)
     assert same(weights(tmp_path / "out"), halved(tiny_hf))
 
 
+def test_a_gguf_of_sentencepiece_splits_text_as_llama_cpp_does(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    from llama_cpp import Llama
+    from transformers import AutoTokenizer
+
+    file = shared_data / "models" / "stories260K.gguf"
+    prepared(file, tmp_path / "out")
+    ours, theirs = (
+        AutoTokenizer.from_pretrained(tmp_path / "out"),
+        Llama(str(file), vocab_only=True),
+    )
+    for said in ("hello", " hello", "  two  spaces", "x</s> y", "<s>Điều 20", "\tbảng", ""):
+        ids = theirs.tokenize(said.encode(), add_bos=True, special=True)
+        assert ours(said).input_ids == ids, said
+
+
 def test_a_gguf_tells_how_far_its_positions_are_stretched(tiny_hf: Path, tmp_path: Path) -> None:
     scaling = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # fmt: skip
