@@ -322,7 +322,7 @@ class Workshop:
     # --- doing ------------------------------------------------------------------------------
 
     def _work(self, context: JobContext) -> str:
-        stages = [Stage(one["do"], one["params"]) for one in context.job.params["stages"]]
+        stages = [Stage(one["do"], dict(one["params"])) for one in context.job.params["stages"]]
         made: str | None = context.job.params.get("source")
         beside: str | None = None
         said: dict[str, Any] = {}
