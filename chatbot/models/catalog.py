@@ -7,8 +7,10 @@ sizes, gates and commits take the place of what was worked out, and are kept in 
 from __future__ import annotations
 
 import json
+import logging
 import tomllib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -24,15 +26,18 @@ from chatbot.memory.plan import plan
 from chatbot.memory.recommend import recommend
 from chatbot.models.fetching import Quantisation, needed, quantisations
 from chatbot.models.files import Report
-from chatbot.models.hub import Hub, RemoteModel
+from chatbot.models.hub import Hit, Hub, RemoteModel
 from chatbot.models.outline import HALVES, LADDER, outlined
 from chatbot.settings import Paths, write_atomically
 from chatbot.types import Hardware, MemoryPlan, ModelRole
+
+log = logging.getLogger(__name__)
 
 FILE = Path(__file__).with_suffix(".toml")
 START = 256_000
 """Bytes of a GGUF that hold its geometry; the tokenizer comes after it."""
 MOST_START = 4_000_000
+AT_ONCE = 6
 QUICK_ON_CPU = 5_200_000_000
 """Bytes of a model of 8 billion parameters in Q4_K_M, the largest that is recommended without a GPU."""
 RUNTIME = 300_000_000
@@ -184,19 +189,35 @@ def facts_of_gguf(hub: Hub, model: RemoteModel, file: str) -> ModelFacts:
             length *= 4
 
 
+def look_at(
+    hub: Hub, hits: Sequence[Hit], hardware: Hardware, installed: Installed | None = None
+) -> dict[str, tuple[Way, ...]]:
+    """`ways_of` for everything that a search found, several at a time; empty for what cannot be used."""
+
+    def ways(hit: Hit) -> tuple[Way, ...]:
+        try:
+            return ways_of(hub, hub.model(hit.repo), hardware, installed)
+        except (
+            ChatbotError
+        ) as error:  # gated, damaged, or no model: the button's own answer says it
+            log.info("%s is not planned: %s", hit.repo, error.code)
+            return ()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip((hit.repo for hit in hits), pool.map(ways, hits), strict=True))
+
+
 def best_quantisation(
     hub: Hub, model: RemoteModel, hardware: Hardware, installed: Installed | None = None
 ) -> Quantisation | None:
-    """The best GGUF of a repository that fits this PC now; None where none does."""
-    ways = [way for way in ways_of(hub, model, hardware, installed) if way.fits and way.file]
-    ladder = sorted(ways, key=_rank)
-    best = next(iter(ladder), None)
+    """The GGUF of a repository to take on this PC now; None where none fits."""
+    ways = [way for way in ways_of(hub, model, hardware, installed) if way.file]
+    best = best_way(sorted(ways, key=_rank))
     return next((one for one in quantisations(model) if best and one.file == best.file), None)
 
 
 def _rank(way: Way) -> int:
-    order = [*LADDER]
-    return order.index(way.type) if way.type in order else len(order)
+    return LADDER.index(way.type) if way.type in LADDER else len(LADDER)
 
 
 def _entry(row: dict[str, Any]) -> Entry:
@@ -252,9 +273,14 @@ def _offer(entry: Entry, hardware: Hardware, installed: Installed) -> Offer:
         size, exact = entry.sizes.get(kind, facts.size), kind in entry.sizes
         file = entry.files.get(kind)
         ways.append(Way(repo, file, kind, size, exact, planned, planned.fits, made_here))
+    return Offer(entry, tuple(ways), best_way(ways))
+
+
+def best_way(ways: Sequence[Way]) -> Way | None:
+    """The first that fits now and is quick enough, else the smallest that fits; `ways` the best first."""
     fitting = [way for way in ways if way.fits]
     quick = [way for way in fitting if _is_quick(way)]
-    return Offer(entry, tuple(ways), next(iter(quick or reversed(fitting)), None))
+    return quick[0] if quick else min(fitting, key=lambda way: way.size, default=None)
 
 
 def _is_quick(way: Way) -> bool:

@@ -13,7 +13,15 @@ import pytest
 from chatbot.errors import ModelError, OfflineError
 from chatbot.memory.headers import read_gguf_start, read_model
 from chatbot.models import catalog
-from chatbot.models.catalog import best_quantisation, catalogue, entries, offers, refresh, ways_of
+from chatbot.models.catalog import (
+    best_quantisation,
+    catalogue,
+    entries,
+    look_at,
+    offers,
+    refresh,
+    ways_of,
+)
 from chatbot.models.hub import Hub, check_repo
 from chatbot.models.outline import HALVES, LADDER, outlined, parameters
 from chatbot.types import Gpu, Hardware
@@ -171,11 +179,15 @@ def test_any_repository_is_planned_from_its_headers_alone(hub, tmp_path):
     hub.add(
         "student/adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x" * 9}
     )
+    hub.add("student/nothing", {"README.md": b"#"})
     with Hub() as opened:
         [whole] = ways_of(opened, opened.model("student/tiny"), hardware())
         several = ways_of(opened, opened.model("student/tiny-gguf"), hardware())
         best = best_quantisation(opened, opened.model("student/tiny-gguf"), hardware())
         [adapter] = ways_of(opened, opened.model("student/adapter"), hardware())
+        seen_at_once = look_at(opened, opened.search("student"), hardware())
+    assert {repo: len(ways) for repo, ways in seen_at_once.items()} == {
+        "student/tiny": 1, "student/tiny-gguf": 2, "student/adapter": 1, "student/nothing": 0}  # fmt: skip
     assert whole.size == (folder / "model.safetensors").stat().st_size
     assert whole.plan.backend == "transformers"
     assert [way.file for way in several] == ["tiny-F16.gguf", "tiny-Q8_0.gguf"]
