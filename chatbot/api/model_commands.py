@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chatbot.errors import Cancelled, FailedCheck, NotFoundError
 from chatbot.jobs import error_of
 from chatbot.models.chain import Keep
 from chatbot.services import Services
 from chatbot.types import Backend, Job, ModelArtifact, ModelRole
+
+if TYPE_CHECKING:
+    from chatbot.models.catalog import Offer
 
 Result = dict[str, Any]
 
@@ -136,6 +139,20 @@ def models_result(services: Services, job: str) -> Result:
     return _result(services, services.jobs.job(job))
 
 
+def models_catalogue(services: Services, search: str = "") -> Result:
+    """The models known to work and how each would run here; with `search` what the hub has under a name."""
+    from chatbot.hardware.detect import installed
+    from chatbot.models.catalog import catalogue, offers
+
+    if search.strip():
+        from chatbot.models.hub import Hub
+
+        with Hub() as hub:
+            return {"models": [asdict(hit) for hit in hub.search(search)]}
+    found = offers(catalogue(services.paths), services.hardware(), installed())
+    return {"models": [_offer(offer) for offer in found]}
+
+
 def models_load(
     services: Services,
     id: str,  # noqa: A002  as clients name it
@@ -177,6 +194,7 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "models package": models_package,
     "models push": models_push,
     "models bench": models_bench,
+    "models catalogue": models_catalogue,
     "models result": models_result,
     "models load": models_load,
     "models unload": models_unload,
@@ -221,6 +239,33 @@ def _result(services: Services, job: Job) -> Result:
         "verdict": verdict.get("verdict"),
         "checks": verdict.get("checks", []),
         "job": job.id,
+    }
+
+
+def _offer(offer: Offer) -> Result:
+    entry = offer.entry
+    return {
+        "repo": entry.repo,
+        "name": entry.name,
+        "role": entry.role,
+        "licence": entry.licence,
+        "languages": list(entry.languages),
+        "parameters": entry.parameters,
+        "context": entry.context,
+        "gated": entry.gated,
+        "recommended": offer.recommended,
+        "best": offer.best.type if offer.best else None,
+        "fits": offer.best is not None,
+        "ways": [
+            {
+                "repo": way.repo,
+                "type": way.type,
+                "size": way.size,
+                "fits": way.fits,
+                "reason": way.plan.reason if way.plan else None,
+            }
+            for way in offer.ways
+        ],
     }
 
 

@@ -243,10 +243,15 @@ def _list_text(result: dict[str, Any]) -> str:
 
 
 def _catalogue_text(result: dict[str, Any]) -> str:
-    return "\n".join(
-        f"{'*' if row.get('recommended') else ' '} {row['repo']}  {row.get('role', '')}"
-        for row in result["models"]
-    )
+    lines = []
+    for row in result["models"]:
+        if "ways" not in row:  # found on the hub
+            lines.append(f"  {row['repo']}  {row['downloads']} downloads")
+            continue
+        best = next((way for way in row["ways"] if way["type"] == row["best"]), None)
+        fits = f"{best['type'] or 'fits'} {best['size'] / 1e9:.1f} GB" if best else "does not fit"
+        lines.append(f"{'*' if row['recommended'] else ' '} {row['repo']}  {row['role']}  {fits}")
+    return "\n".join(lines)
 
 
 def _verdict_text(result: dict[str, Any]) -> str:
