@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,29 +130,31 @@ class Change:
             tensors[name] = replace(saved, name=name)
         return replace(base, tensors=tensors)
 
-    def check(self) -> Check:
-        """Whether every targeted weight was changed, once, by scale·B·A; the weights' check has the rest."""
+    def check(self, wrong: Collection[str]) -> Check:
+        """Whether every targeted weight was changed once, by scale·B·A; `wrong` are those that are not right.
+
+        How often a change far below a weight's last bit was applied cannot be read off, so only they count.
+        """
         changing = [target for target in self.targets.values() if target.squares]
-        times = {target.name: target.times for target in changing}
-        furthest = max(changing, key=lambda t: abs(t.times - 1), default=None)
-        left_out = [target.name for target in changing if not target.changed]
+        faulty = [target for target in changing if target.name in wrong]
+        left_out = [target.name for target in faulty if not target.changed]
         measured: dict[str, Any] = {
             "targets": len(self.targets),
-            "changed": len(changing) - len(left_out),
+            "changed": sum(1 for target in changing if target.changed),
             "whole": len(self._saved),
             "scale": next((t.scale for t in changing if t.left is not None), None),
-            "times": float(np.median(list(times.values()))) if times else None,
+            "times": float(np.median([t.times for t in changing])) if changing else None,
             "change": math.sqrt(sum(t.squares for t in changing)),
         }
-        limit = {"times": 1.0, "changed": len(changing)}
+        limit = {"times": 1.0, "wrong": 0}
         if not changing and not self._saved:
             return check("adapter", NOTHING, measured=measured, limit=limit)
-        # What rounding takes of a change far below a weight's last bit says nothing of how often it came.
-        if left_out and len(left_out) == len(changing):
+        if left_out:
             shown = {"count": len(left_out), "name": left_out[0]}
             return check("adapter", LEFT_OUT, measured=measured, limit=limit, **shown)
-        if furthest is not None and abs(measured["times"] - 1) > 0.2:
-            shown = {"name": furthest.name, "times": round(furthest.times, 3)}
+        if faulty:
+            furthest = max(faulty, key=lambda target: abs(target.times - 1))
+            shown = {"name": furthest.name, "times": f"{furthest.times:.3g}"}
             return check("adapter", TIMES, measured=measured, limit=limit, **shown)
         return check("adapter", measured=measured, limit=limit)
 

@@ -26,6 +26,7 @@ class Figures:
     kind: str
     origin: str
     elements: int
+    matrix: bool
     squares: float = 0.0
     """ε², the sum of the squared differences."""
     norm: float = 0.0
@@ -87,8 +88,13 @@ class Compared:
         rows = sum(f.recomputed for f in self.figures)
         return sum(f.identical for f in self.figures) >= thresholds.SAME_BUILD * rows
 
+    def noise(self) -> float:
+        """What the weights' errors do to the outputs: the root mean square of the matrices' ε / ‖θ‖."""
+        errors = [f.relative**2 for f in self.figures if f.matrix and math.isfinite(f.relative)]
+        return math.sqrt(sum(errors) / len(errors)) if errors else 0.0
+
     def relative(self) -> float:
-        """ε / ‖θ‖ over all matrices, where the error of a norm or bias would drown."""
+        """ε / ‖θ‖ of the whole model."""
         return ratio(sum(f.squares for f in self.figures), sum(f.norm for f in self.figures))
 
 

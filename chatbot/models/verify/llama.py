@@ -14,6 +14,6 @@ def quiet() -> Any:
 
     if _silence is None:
         _silence = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
-        llama_cpp.llama_log_set(_silence, None)
         llama_cpp.llama_backend_init()
+    llama_cpp.llama_log_set(_silence, None)  # quantising in the same process listens too
     return llama_cpp

@@ -41,7 +41,9 @@ class Measuring:
         self._share = share
         self._debt = 1.0  # the first piece is always recomputed
         made = pair.made
-        self.figures = Figures(pair.name, made.type, pair.kind, made.elements)
+        self.figures = Figures(
+            pair.name, made.type, pair.kind, made.elements, matrix=made.width > 1
+        )
 
     def take(self, begin: int, end: int) -> None:
         pair, figures = self._pair, self.figures

@@ -145,7 +145,7 @@ class _Verification:
         self.types = tensors.by_type(made, compared)
         self.checks += tensors.weights(compared, matched, made)
         if change:
-            self.checks.append(change.check())
+            self.checks.append(change.check({f.name for f in compared.figures if f.fault}))
         if made.form == "adapter":
             return
         self.checks.append(tensors.ones(made))
@@ -158,7 +158,7 @@ class _Verification:
                 made,
                 origin,
                 self._part("outputs"),
-                error=compared.relative(),
+                error=compared.noise(),
                 adapter=self._adapter,
                 memory=self._memory,
             )

@@ -243,7 +243,7 @@ def _vocabulary(after: Tokenizer, before: Tokenizer, *, grown: bool) -> Found:
     for number in sorted(set(before.added) & set(range(len(ours)))):
         text, was = ours[number], before.added[number]
         # The converter writes added tokens as their tokenizer spells them.
-        if text not in (was, before.decode(before.encode(was))) and number not in padded:
+        if text not in (was, before.decode(before.encode(was))):
             return OTHER_VOCABULARY, {
                 "id": number,
                 "text": _short(str(text)),
