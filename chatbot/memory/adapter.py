@@ -39,6 +39,7 @@ _BEYOND = (
     "layer_replication", "megatron_config", "alora_invocation_tokens", "use_qalora", "use_bdlora",
     "arrow_config", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
+_SWITCHES = ("use_dora", "use_rslora", "lora_bias", "ensure_weight_tying")
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 _CONV1D_LAYERS = ("c_attn", "c_proj", "c_fc", "q_attn")
@@ -333,6 +334,9 @@ def _facts(config: dict[str, Any], name: str) -> AdapterFacts:
         raise BrokenModel(_ODD, name=name, part="r")
     if type(alpha) not in (int, float) or not math.isfinite(alpha):
         raise BrokenModel(_ODD, name=name, part="lora_alpha")
+    for key in _SWITCHES:
+        if config.get(key) not in (None, True, False):
+            raise BrokenModel(_ODD, name=name, part=key)
     kinds = [("use_dora", "DoRA"), ("use_rslora", "rsLoRA")]
     return AdapterFacts(
         base=str(config.get("base_model_name_or_path") or ""),

@@ -46,6 +46,7 @@ _MISSING = N_("its weights for {part} are missing; the copy is incomplete.")
 _TYPE = N_(
     "its base keeps {part} in a number format that nothing can be added to; choose the 16-bit model."
 )
+_NOT_AS_SAID = N_("its weights for {part} are not those that adapter_config.json describes.")
 _AMBIGUOUS = N_("it cannot be told which weights its change for {part} belongs to.")
 
 
@@ -165,6 +166,10 @@ class Plan:
                 self._update(update)
         if tables:
             self._tied(*tables)
+        for name in _texts(self._adapter.config.get("modules_to_save")):
+            here = (s.name.rpartition(".")[0] for s in parts.saved)
+            if not self._together and not any(_ends(layer, name) for layer in here):
+                raise BrokenModel(_MISSING, name=self._adapter.name, part=name[:100])
         for change in self._changes.values():
             if change.tensor.type not in FLOATS:
                 raise ModelError(_TYPE, name=self._adapter.name, part=change.tensor.name)
@@ -243,6 +248,10 @@ class Plan:
             self._changes[bias.name] = replace(before, bias=low_rank)
 
     def _low_rank(self, update: Update) -> LowRank:
+        config = self._adapter.config
+        for key, part in (("use_dora", update.magnitude), ("lora_bias", update.bias)):
+            if (config.get(key) is True) != (part is not None):
+                raise BrokenModel(_NOT_AS_SAID, name=self._adapter.name, part=update.layer[:100])
         scale = self._adapter.scale(update.layer, update.a.shape[0])
         return LowRank(update, scale, is_transposed(update.layer, self._architecture))
 
@@ -279,7 +288,7 @@ class Plan:
     def _is_module_to_save(self, name: str) -> bool:
         layer = name.removesuffix(".weight")
         listed = _texts(self._adapter.config.get("modules_to_save"))
-        return any(layer == each or layer.endswith(f".{each}") for each in listed)
+        return any(_ends(layer, each) for each in listed)
 
     def _same_values(self, saved: Sequence[Saved]) -> bool:
         if len(saved) < 2:
@@ -321,6 +330,11 @@ def _like(tensor: Tensor, name: str, saved: Saved | None) -> Tensor:
     shape = saved.tensor.shape if saved else tensor.shape
     size = math.prod(shape) * DTYPES[tensor.type]
     return Tensor(name, shape, tensor.type, size)
+
+
+def _ends(layer: str, name: str) -> bool:
+    """Whether the layer is the one, or one of those, that PEFT means by that name."""
+    return layer == name or layer.endswith(f".{name}")
 
 
 def _texts(value: Any) -> list[str]:

@@ -35,7 +35,9 @@ TOKENIZER_FILES = (
 
 _CHECKING = N_("Holding the adapter against its base")
 _MERGING = N_("Merging: {name}")
-_NO_BASE = N_("an adapter is merged into a model folder with safetensors, and this is none.")
+_NO_BASE = N_(
+    "an adapter is merged into a model folder with safetensors; prepare this model first."
+)
 _QUANTISED = N_(
     "its weights are quantised with {part}. Choose the 16-bit model that it was made from, also for an"
     " adapter trained on a 4-bit copy (QLoRA)."

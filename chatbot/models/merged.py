@@ -87,10 +87,12 @@ class Merged:
         )
 
     def check_values(self) -> None:
-        """Raise ModelError when the adapter's values are no numbers, or all of its changes are zero."""
+        """Raise ModelError when the adapter's values are no numbers, have no place, or are all zero."""
         import torch
 
         adapter, zero = self._adapter, set()
+        for change in self.changes.values():
+            _rows(adapter, change)
         for tensor in adapter.tensors:
             values = adapter.tensor(tensor.name)
             if not torch.isfinite(values).all():

@@ -396,6 +396,27 @@ WRONG: dict[str, tuple[str, Callable[[Path], object]]] = {
         "v_proj are missing",
         lambda a: tensors(a, lambda w: [w.pop(n) for n in list(w) if "v_proj" in n]),
     ),
+    "dora without magnitudes": (
+        "not those that adapter_config", lambda a: change_config(a, use_dora=True),
+    ),
+    "a bias nobody spoke of": (
+        "does not have", lambda a: tensors(a, lambda w: w.update({f"{Q0}.lora_B.bias": torch.ones(32)})),
+    ),
+    "a switch that is a word": (
+        "usable value for use_rslora", lambda a: change_config(a, use_rslora="yes"),
+    ),
+    "a saved layer left out": (
+        "for lm_head are missing", lambda a: change_config(a, modules_to_save=["lm_head"]),
+    ),
+    "rows outside the table": (
+        "usable value for trainable_token_indices",
+        lambda a: (
+            change_config(a, trainable_token_indices=[1, 4096]),
+            tensors(a, lambda w: w.update({
+                "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": torch.ones(2, 32)
+            })),
+        ),
+    ),
     "more layers": (
         "does not have",
         lambda a: tensors(a, lambda w: renamed(w, "layers.1", "layers.7")),
