@@ -23,6 +23,7 @@ from chatbot.i18n import N_
 from chatbot.memory.gguf import read_gguf
 from chatbot.memory.headers import read_model
 from chatbot.models.files import Report
+from chatbot.models.llama_log import heard
 from chatbot.settings import sync
 
 CHUNK = 512
@@ -78,7 +79,11 @@ def measure_importance(
         )
     if isinstance(texts, str):
         texts = [Path(texts).read_text(encoding="utf-8")]
-    with _Reader(facts.path, facts.name, threads) as reader:
+    try:
+        from llama_cpp import llama_cpp
+    except ImportError as error:
+        raise MissingBackend(str(error), name=facts.name) from error
+    with heard(llama_cpp), _Reader(facts.path, facts.name, threads) as reader:
         chunks = reader.chunks(texts)
         for number, chunk in enumerate(chunks):
             report(number / len(chunks), _READING, part=number + 1, parts=len(chunks))
@@ -120,11 +125,9 @@ class _Reader:
     """A model that reads text and adds up the squares of what enters its weight matrices."""
 
     def __init__(self, path: str, name: str, threads: int | None) -> None:
-        try:
-            from llama_cpp import llama_cpp
-            from llama_cpp._ggml import libggml
-        except ImportError as error:
-            raise MissingBackend(str(error), name=name) from error
+        from llama_cpp import llama_cpp
+        from llama_cpp._ggml import libggml
+
         self.sums: dict[str, Any] = {}
         self.counts: dict[str, int] = {}
         self._c: Any = llama_cpp
@@ -135,8 +138,6 @@ class _Reader:
         self._name_of = libggml.ggml_get_name
         self._name_of.argtypes, self._name_of.restype = [ctypes.c_void_p], ctypes.c_char_p
         self._callback = llama_cpp.ggml_backend_sched_eval_callback(self._seen)
-        self._quiet = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
-        llama_cpp.llama_log_set(self._quiet, None)
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0  # what a GPU computes cannot be read from here
         self._model = llama_cpp.llama_model_load_from_file(path.encode(), params)

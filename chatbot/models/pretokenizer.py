@@ -15,6 +15,7 @@ from typing import Any
 
 from chatbot.errors import CannotConvert
 from chatbot.i18n import N_
+from chatbot.models.llama_log import heard
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SHORTENED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -80,11 +81,10 @@ def find_pre_tokenizer(
         if fitting:
             return PreTokenizer(fitting[0], "structure")
         raise _unknown(folder) from None
-    quiet = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
-    llama_cpp.llama_log_set(quiet, None)
-    for tried, name in enumerate((*fitting, *rest), start=1):
-        if list(_tokens(llama_cpp, vocabulary, name)) == list(expected):
-            return PreTokenizer(name, "structure" if name in fitting else "trial", tried)
+    with heard(llama_cpp):
+        for tried, name in enumerate((*fitting, *rest), start=1):
+            if list(_tokens(llama_cpp, vocabulary, name)) == list(expected):
+                return PreTokenizer(name, "structure" if name in fitting else "trial", tried)
     raise _unknown(folder)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from chatbot.memory.gguf import TYPES
 from chatbot.memory.headers import FILE_TYPES
 from chatbot.models.files import Report
 from chatbot.models.importance import read_importance
+from chatbot.models.llama_log import heard
 
 FLOATS = ("F32", "F16", "BF16")
 _QUANTISING = N_("Quantising: {part}")
@@ -83,7 +84,7 @@ def run_quantiser(report: Report, facts: ModelFacts, file: Path, wish: Wish) -> 
     hearing = _Hearing(report, facts.tensors)
     source = str(Path(facts.path).absolute()).encode()
     # On Windows it opens what it writes by the old code page: a plain name here takes every path.
-    with _heard(c, hearing.hear), chdir(file.parent):
+    with heard(c, hearing.hear), chdir(file.parent):
         code = c.llama_model_quantize(source, _WRITTEN.encode(), ctypes.byref(params))
     if hearing.ended is not None:
         raise hearing.ended
@@ -109,7 +110,7 @@ def check_loads(file: Path, name: str) -> None:
     params.load_mode, params.no_alloc = c.LLAMA_LOAD_MODE_NONE, True
     params.n_gpu_layers, params.use_extra_bufts = 0, False
     lines: list[str] = []
-    with _heard(c, lines.append):
+    with heard(c, lines.append):
         model = c.llama_model_load_from_file(str(file).encode(), params)
     if not model:
         reasons = [line.partition(_WHY)[2] for line in lines if _WHY in line] or lines[-1:]
@@ -190,20 +191,6 @@ class _Hearing:
             except Cancelled as error:  # a callback from C cannot raise; `run_quantiser` does
                 self.ended = error
             self._done += self._sizes.get(match[1], 0)
-
-
-@contextmanager
-def _heard(c: Any, hear: Callable[[str], None]) -> Iterator[None]:
-    from llama_cpp._logger import llama_log_callback as usual
-
-    callback = c.llama_log_callback(
-        lambda _level, text, _data: hear(text.decode("utf-8", "replace").strip())
-    )
-    c.llama_log_set(callback, None)
-    try:
-        yield
-    finally:
-        c.llama_log_set(usual, None)
 
 
 def _failed(facts: ModelFacts, lines: list[str], folder: Path) -> ModelError | DiskFullError:

@@ -12,6 +12,7 @@ from chatbot.errors import ModelError
 from chatbot.memory.headers import FILE_TYPES, read_model
 from chatbot.memory.plan import Wishes
 from chatbot.models.ladder import RUNGS, as_quantised, ladder, role_of
+from chatbot.models.llama_log import heard
 from tests.memory.building import gguf, metadata, size_of
 from tests.memory.test_plan import card, pc, three_billion
 
@@ -65,20 +66,15 @@ def sparse_gguf(file: Path, shape: tuple[int, int, int, int, int, int, int, bool
 def dry_run(file: Path, wanted: str) -> int:
     """Bytes of the weights that llama.cpp itself foretells."""
     from llama_cpp import llama_cpp as c
-    from llama_cpp._logger import llama_log_callback as usual
 
     lines: list[str] = []
-    callback = c.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
     params = c.llama_model_quantize_default_params()
     params.ftype = {name: number for number, name in FILE_TYPES.items()}[wanted]
     params.dry_run = True
-    c.llama_log_set(callback, None)
-    try:
+    with heard(c, lines.append):
         assert c.llama_model_quantize(str(file).encode(), b"", ctypes.byref(params)) == 0, lines[
             -3:
         ]
-    finally:
-        c.llama_log_set(usual, None)
     found = re.search(r"quant size\s+=\s+([\d.]+) MiB", "".join(lines))
     assert found
     return int(float(found[1]) * (1 << 20))
