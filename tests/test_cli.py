@@ -20,6 +20,8 @@ from tests.tiny_models import tiny_gguf, tiny_hf
 
 __all__ = ["tiny_gguf", "tiny_hf"]
 
+PATIENCE = 500
+"""Seconds for one command; a step of a model loads whole libraries in a child, on cores that others use too."""
 LAW = "Điều 1. Thư viện\n\nThư viện mở cửa lúc bảy giờ sáng và đóng cửa lúc chín giờ tối.\n"
 
 
@@ -41,7 +43,7 @@ def hearth(data: Path, *arguments: object, **environment: str) -> subprocess.Com
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
