@@ -43,6 +43,7 @@ _SWITCHES = ("use_dora", "use_rslora", "lora_bias", "ensure_weight_tying")
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 _CONV1D_LAYERS = ("c_attn", "c_proj", "c_fc", "q_attn")
+_EXPERTS_IN_FIRST = ("gpt_oss", "aria", "aria_text", "openai_privacy_filter")
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
 OUTPUTS = ("lm_head", "embed_out", "output")
 _PREFIX = "base_model.model."
@@ -261,6 +262,11 @@ def is_transposed(layer: str, architecture: str) -> bool:
     The adapter's own `fan_in_fan_out` is true of the last layer it looked at only, so it is not asked.
     """
     return architecture in _CONV1D_MODELS and layer.rpartition(".")[2] in _CONV1D_LAYERS
+
+
+def experts_in_first(architecture: str) -> bool:
+    """Whether that architecture keeps its experts as (experts, in, out); most do (experts, out, in)."""
+    return architecture in _EXPERTS_IN_FIRST
 
 
 class Layers:

@@ -23,6 +23,7 @@ from chatbot.memory.adapter import (
     Parts,
     Saved,
     Update,
+    experts_in_first,
     is_transposed,
     parts_of,
     read_adapter,
@@ -36,9 +37,6 @@ from chatbot.models.weights import FLOATS, Source, Weights
 
 if TYPE_CHECKING:
     import torch
-
-# Architectures that keep their experts as (experts, in, out) and not (experts, out, in).
-_EXPERTS_IN_FIRST = ("gpt_oss", "aria", "aria_text", "openai_privacy_filter")
 
 _RANK = N_("adapter_config.json gives {part} another rank than its weights have.")
 _ODD = N_("adapter_config.json gives no usable value for {part}.")
@@ -273,7 +271,7 @@ class Plan:
             if target is None or len(target.shape) not in (2, 3):
                 continue
             experts = target.shape[0] if len(target.shape) == 3 else 1
-            turned = experts > 1 and self._architecture in _EXPERTS_IN_FIRST
+            turned = experts > 1 and experts_in_first(self._architecture)
             rank, odd = divmod(update.a.shape[0], experts)
             made_for = (update.b.shape[0], update.a.shape[1])
             if turned:
