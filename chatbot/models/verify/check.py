@@ -9,6 +9,7 @@ from chatbot.i18n import N_
 
 TITLES = {
     "files": N_("File hashes"),
+    "parent": N_("The model it was made from"),
     "structure": N_("Names and shapes of the weights"),
     "settings": N_("Settings of the model"),
     "finite": N_("No broken numbers"),

@@ -99,7 +99,7 @@ def compare(
     limit = thresholds.output_limit(error, arithmetic, layers)
     if both_torch and not error and adapter is None:
         limit = thresholds.NOTHING
-    return [distance.check(limit, precision), repeat]
+    return [distance.check(limit, error, precision), repeat]
 
 
 def alone(made: StoredModel, report: Report, *, memory: int | None = None) -> list[Check]:
@@ -143,6 +143,7 @@ class Distance:
     agreed: list[bool] = field(default_factory=list)
     losses: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     finite: bool = True
+    vocabulary: int = 0
 
     def take(self, before: Values, after: Values, following: Sequence[int] | None) -> None:
         """One piece: positions × vocabulary of both; `following` the tokens that really came."""
@@ -159,6 +160,7 @@ class Distance:
         self.greatest = max(self.greatest, float(np.abs(difference).max()))
         length = max(float(np.linalg.norm(centred)), 1e-12)
         self.relatives.append(float(np.linalg.norm(difference)) / length)
+        self.vocabulary = size
         ours, theirs = _log_softmax(after), _log_softmax(before)
         self.divergences.extend(np.sum(np.exp(theirs) * (theirs - ours), axis=1).tolist())
         spread = np.maximum(centred.std(1), 1e-12)
@@ -171,8 +173,8 @@ class Distance:
             self.losses[0].extend((-theirs[rows, following]).tolist())
             self.losses[1].extend((-ours[rows, following]).tolist())
 
-    def check(self, limit: float, precision: str) -> Check:
-        """The check `outputs`; `limit` is the allowed ‖Δlogit‖ / ‖logit‖."""
+    def check(self, limit: float, error: float, precision: str) -> Check:
+        """The check `outputs`; `limit` is the allowed ‖Δlogit‖ / ‖logit‖, `error` that of the weights."""
         if not self.finite:
             return check("outputs", NOT_FINITE)
         relative = max(self.relatives)
@@ -186,12 +188,11 @@ class Distance:
             if lead > thresholds.CLEAR * limit
         ]
         agreement = float(np.mean(clear)) if clear else 1.0
-        ratio = (
-            math.exp(float(np.mean(self.losses[1])) - float(np.mean(self.losses[0])))
-            if self.losses[0]
-            else 1.0
+        before, after = (_perplexity(np.array(losses)) for losses in self.losses)
+        ratio = after / before if before else 1.0
+        bound = thresholds.perplexity_limit(
+            error, before, self.vocabulary, math.exp(min(limit * spread + 1e-6, 50.0))
         )
-        bound = math.exp(min(limit * spread + 1e-6, 50.0))
         measured = {
             "greatest": self.greatest,
             "relative": relative,
@@ -201,7 +202,7 @@ class Distance:
             "top1": float(np.mean(self.agreed)),
             "clear": len(clear),
             "top1_clear": agreement,
-            "perplexity": math.exp(float(np.mean(self.losses[1]))) if self.losses[1] else None,
+            "perplexity": after or None,
             "perplexity_ratio": ratio,
             "positions": len(self.agreed),
             "precision": precision,

@@ -14,7 +14,7 @@ import numpy as np
 from chatbot.errors import BrokenModel, OutOfMemory
 from chatbot.models.verify.llama import quiet
 from chatbot.models.verify.number_types import Values
-from chatbot.models.verify.stored import StoredModel
+from chatbot.models.verify.stored import StoredModel, state_of
 
 PIECE = 128
 """Tokens read at once, between two looks at whether the work is still wanted."""
@@ -70,9 +70,9 @@ class FolderRunner:
         local = {"local_files_only": True, "trust_remote_code": False}
         try:
             if model.form == "pt":
-                config = transformers.AutoConfig.from_pretrained(model.path, **local)
+                config = transformers.AutoConfig.from_pretrained(model.home, **local)
                 loaded = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-                state = torch.load(model.files[0], map_location="cpu", weights_only=True, mmap=True)
+                state = {name: t for file in model.files for name, t in state_of(file).items()}
                 missing = loaded.load_state_dict(state, strict=False)
                 tied = set(loaded.all_tied_weights_keys or ())
                 if lost := [k for k in missing.missing_keys if k not in tied]:

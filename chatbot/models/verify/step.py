@@ -9,6 +9,7 @@ from typing import Any
 
 from chatbot.errors import BrokenModel, ChatbotError
 from chatbot.i18n import N_
+from chatbot.memory.folder import TOKENIZERS, has_template
 from chatbot.memory.headers import read_model
 from chatbot.models.files import Report
 from chatbot.models.verify import hashes, outputs, settings, templates, tensors, tokens
@@ -102,11 +103,10 @@ class _Verification:
             self._alone(made, chats=chats)
             return
         try:
-            read_model(self._parent)
             origin = open_model(self._parent)
             change = Change(self._adapter, origin) if self._adapter else None
         except ChatbotError as error:
-            self.checks.append(skipped("structure", NO_PARENT, error=_reason(error)))
+            self.checks.append(skipped("parent", NO_PARENT, error=_reason(error)))
             self._alone(made, chats=chats)
             return
         try:
@@ -150,9 +150,12 @@ class _Verification:
             return
         self.checks.append(tensors.ones(made))
         self._part("tokens")(0.0, N_("Comparing the tokenizers"))
-        self.checks.append(tokens.compare(made, origin, grown=change is not None))
+        words, prompts = self._words(origin)
+        self.checks.append(
+            tokens.compare(made, words, grown=words is origin and change is not None)
+        )
         self._part("tokens")(0.5, N_("Comparing the chat templates"))
-        self.checks.append(templates.compare(made, origin))
+        self.checks.append(templates.compare(made, words, None if prompts is words else prompts))
         if self._may_run(made, chats=chats):
             self.checks += outputs.compare(
                 made,
@@ -162,6 +165,14 @@ class _Verification:
                 adapter=self._adapter,
                 memory=self._memory,
             )
+
+    def _words(self, origin: StoredModel) -> tuple[StoredModel, StoredModel]:
+        """Where tokenizer and chat template come from: what an adapter brings wins over the base's."""
+        if self._adapter is None:
+            return origin, origin
+        own = StoredModel("hf", self._adapter, {}, {})
+        words = own if any((self._adapter / name).is_file() for name in TOKENIZERS) else origin
+        return words, own if words is own and has_template(self._adapter) else origin
 
     def _may_run(self, made: StoredModel, *, chats: bool) -> bool:
         """Whether the model is worth running; the reason is a check where it is not."""

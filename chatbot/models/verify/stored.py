@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from chatbot.errors import BrokenModel, ModelError
 from chatbot.i18n import N_
+from chatbot.memory import adapter
+from chatbot.memory.adapter import is_adapter
 from chatbot.memory.folder import DTYPES, read_json, read_safetensors, weight_files
 from chatbot.memory.gguf import TYPES, read_gguf
-from chatbot.memory.headers import kind_of_file, split_parts
+from chatbot.memory.headers import kind_of_file, read_model, split_parts
+from chatbot.memory.pickles import SUFFIXES
+from chatbot.models.state_dict import NESTED
 
 if TYPE_CHECKING:
     import numpy as np
 
-STATE_DICT = "state_dict.pt"
-ADAPTER_CONFIG = "adapter_config.json"
+CONFIG = "config.json"
+_NO_MODEL = N_("it is neither a GGUF file nor a model folder.")
 Form = Literal["hf", "gguf", "pt", "adapter"]
 
 _BLOCKS = {name: (elements, size) for name, elements, size in TYPES.values()} | {
@@ -89,6 +93,11 @@ class StoredModel:
     """Those with weights."""
 
     @property
+    def home(self) -> Path:
+        """The folder with its tokenizer and settings."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
     def size(self) -> int:
         """Bytes of all weights."""
         return sum(tensor.size for tensor in self.tensors.values())
@@ -117,28 +126,31 @@ def open_model(path: Path) -> StoredModel:
     Raises BrokenModel for what is damaged, ModelError for what is none of these.
     """
     if path.is_file():
-        if kind_of_file(path) != "gguf":
-            raise ModelError(N_("it is neither a GGUF file nor a model folder."), name=path.name)
-        return _open_gguf(path)
-    if (path / ADAPTER_CONFIG).is_file():
+        if kind_of_file(path) == "gguf":
+            return _open_gguf(path)
+        if path.suffix.lower() in SUFFIXES and (path.parent / CONFIG).is_file():
+            return _open_state_dict(path, (path,))
+        raise ModelError(_NO_MODEL, name=path.name)
+    if is_adapter(path):
         return _open_adapter(path)
-    if (path / STATE_DICT).is_file():
-        return _open_state_dict(path)
-    if (path / "config.json").is_file():
-        return _open_folder(path)
-    raise ModelError(N_("it is neither a GGUF file nor a model folder."), name=path.name)
+    if not (path / CONFIG).is_file():
+        raise ModelError(_NO_MODEL, name=path.name)
+    facts = read_model(path)
+    if facts.format == "pt":
+        return _open_state_dict(path, tuple(path / name for name in facts.files))
+    return _open_folder(path)
 
 
 def _open_folder(folder: Path) -> StoredModel:
     files = tuple(folder / name for name in weight_files(folder))
     tensors = {tensor.name: tensor for file in files for tensor in _safetensors(file)}
-    return StoredModel("hf", folder, tensors, read_json(folder / "config.json"), files)
+    return StoredModel("hf", folder, tensors, read_json(folder / CONFIG), files)
 
 
 def _open_adapter(folder: Path) -> StoredModel:
-    file = folder / "adapter_model.safetensors"
+    file = folder / adapter.WEIGHTS
     tensors = {tensor.name: tensor for tensor in _safetensors(file)}
-    return StoredModel("adapter", folder, tensors, read_json(folder / ADAPTER_CONFIG), (file,))
+    return StoredModel("adapter", folder, tensors, read_json(folder / adapter.CONFIG), (file,))
 
 
 def _safetensors(file: Path) -> Iterator[Stored]:
@@ -150,22 +162,29 @@ def _safetensors(file: Path) -> Iterator[Stored]:
         offset += tensor.size
 
 
-def _open_state_dict(folder: Path) -> StoredModel:
+def _open_state_dict(path: Path, files: tuple[Path, ...]) -> StoredModel:
+    tensors = {}
+    for file in files:
+        for name, value in state_of(file).items():
+            kind = _KINDS[str(value.dtype)]
+            rows = value.reshape(-1, value.shape[-1] if value.dim() > 1 else 1)
+            tensors[name] = Stored(name, tuple(value.shape), kind, partial(_torch_rows, rows))
+    return StoredModel("pt", path, tensors, read_json(files[0].parent / CONFIG), files)
+
+
+def state_of(file: Path) -> dict[str, Any]:
+    """A PyTorch file's tensors by name, mapped and not read. Raises BrokenModel for all but plain weights."""
     import torch
 
-    file = folder / STATE_DICT
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises bare classes of many kinds for a damaged archive
-        raise BrokenModel(str(error).splitlines()[0], name=folder.name) from error
-    tensors = {}
-    for name, value in state.items():
-        kind = _KINDS[str(value.dtype)]
-        width = value.shape[-1] if value.dim() > 1 else 1
-        tensors[name] = Stored(
-            name, tuple(value.shape), kind, partial(_torch_rows, value.reshape(-1, width))
-        )
-    return StoredModel("pt", folder, tensors, read_json(folder / "config.json"), (file,))
+        raise BrokenModel(str(error).splitlines()[0], name=file.name) from error
+    for name in NESTED:
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
+    found = state if isinstance(state, dict) else {}
+    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
 _KINDS = {

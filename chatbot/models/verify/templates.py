@@ -19,10 +19,16 @@ APPEARED = N_("There is a chat template, and the model it was made from has none
 OTHER_PROMPT = N_("Conversation {number} is written in another way.")
 
 
-def compare(made: StoredModel, origin: StoredModel) -> Check:
-    """Whether both models' templates write the same prompts, with and without thinking."""
+def compare(made: StoredModel, origin: StoredModel, template: StoredModel | None = None) -> Check:
+    """Whether both models' templates write the same prompts, with and without thinking.
+
+    `template` is where the template came from, when that is not where the tokenizer came from.
+    """
     try:
         with closing(open_tokenizer(made)) as after, closing(open_tokenizer(origin)) as before:
+            if template is not None:
+                with closing(open_tokenizer(template)) as other:
+                    before.template = other.template
             return _compared(after, before)
     except BrokenModel as error:
         return skipped("template", NO_TOKENIZER, error=str(error.values["detail"]))

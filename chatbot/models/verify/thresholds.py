@@ -33,8 +33,13 @@ ARITHMETIC = {"F32": 1e-5, "F16": 4e-4, "BF16": 3e-3}
 """What an engine rounds the other factor of a product to, relative to its length."""
 OTHER_ARITHMETIC = 7e-3
 """llama.cpp reads activations in 8 bits where weights are quantised."""
-GAIN = 6.0
-"""How much of the relative error of weights and arithmetic may show in the logits of a shallow model."""
+GAIN = 20.0
+"""How much the logits of a shallow model may enlarge the relative error of weights and arithmetic.
+
+Trained models enlarge it one or two times, random ones up to five: they amplify whatever comes.
+"""
+UNRELATED = 1.5
+"""‖Δlogit‖ / ‖logit‖ of two models that have nothing in common is √2; a limit above says nothing."""
 NOTHING = 1e-6
 """The same engine on the same values: what another order of summing may change."""
 CLEAR = 6.0
@@ -45,4 +50,14 @@ AGREEMENT = 0.99
 
 def output_limit(weights: float, arithmetic: float, layers: int) -> float:
     """The allowed ‖Δlogit‖ / ‖logit‖ for a relative error of the weights and of the arithmetic."""
-    return GAIN * math.hypot(weights, arithmetic) * max(1.0, math.sqrt(layers / 8)) + NOTHING
+    depth = max(1.0, math.sqrt(layers / 8))
+    return min(GAIN * math.hypot(weights, arithmetic) * depth, UNRELATED) + NOTHING
+
+
+def perplexity_limit(weights: float, perplexity: float, vocabulary: int, otherwise: float) -> float:
+    """By how much perplexity may change: little for a model that knows the language of the passage.
+
+    For one that does not (random, or trained on something else) `otherwise`, what its logits allow.
+    """
+    knows = perplexity < math.sqrt(vocabulary)
+    return min(1.05 + 8 * weights, otherwise) if knows else otherwise

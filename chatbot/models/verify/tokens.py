@@ -58,7 +58,7 @@ def open_tokenizer(model: StoredModel) -> Tokenizer:
     """The model's tokenizer. Raises BrokenModel when it cannot be loaded."""
     if model.form == "gguf":
         return GgufTokenizer(model)
-    return FolderTokenizer(model.path)
+    return FolderTokenizer(model.home)
 
 
 class FolderTokenizer:
@@ -265,7 +265,7 @@ def _settings(
     if isinstance(after, GgufTokenizer) and isinstance(before, GgufTokenizer):
         return _metadata(made.settings, origin.settings)
     folder, file = (origin, made) if made.form == "gguf" else (made, origin)
-    return _merges(folder.path, file.settings)
+    return _merges(folder.home, file.settings)
 
 
 def _programs(after: dict[str, Any], before: dict[str, Any], *, grown: bool) -> Found:
