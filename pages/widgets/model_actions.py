@@ -144,7 +144,7 @@ def chain_form(
         st.error(literal(error.text(language())), icon=":material/error:")
         return
     makes = [stage for stage in outline.stages if stage.do != "verify"]
-    lines = [f"**{_(STEPS[s.do])}** — {_explained(s, outline.remote)}" for s in makes]
+    lines = [f"**{_(STEPS[s.do])}**: {_explained(s, outline.remote)}" for s in makes]
     st.markdown("\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1)))
     st.caption(
         _(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
+from chatbot.markup import literal
 from chatbot.services import services
 from widgets import job_row
-from widgets.words import _, plural
+from widgets.words import _, plural, size
+
+if TYPE_CHECKING:
+    from chatbot.models.fetching import Unfinished
 
 _MOST_ENDED = 20
 
@@ -43,7 +49,8 @@ def _list(was_running: bool) -> None:
     ended = [job for job in jobs if job not in active]
     if was_running and not active:
         st.rerun()
-    if not jobs:
+    unfinished = _unfinished() if not active else []
+    if not jobs and not unfinished:
         with st.container(border=True, horizontal_alignment="center"):
             st.markdown(f"### :material/checklist: {_('Nothing to do')}")
             st.markdown(
@@ -55,6 +62,8 @@ def _list(was_running: bool) -> None:
         return
     for job in active:
         job_row.show(job)
+    for begun in unfinished:
+        _download(begun)
     if not ended:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -65,3 +74,34 @@ def _list(was_running: bool) -> None:
             st.rerun()
     for job in ended[:_MOST_ENDED]:
         job_row.show(job)
+
+
+def _unfinished() -> list[Unfinished]:
+    """Downloads whose job was cancelled or failed: what has arrived is still here."""
+    from chatbot.models.fetching import unfinished
+
+    return unfinished(services().models)
+
+
+def _download(begun: Unfinished) -> None:
+    key = begun.folder.name
+    with st.container(
+        border=True, horizontal=True, vertical_alignment="center", key=f"begun-{key}"
+    ):
+        with st.container(gap=None, width="stretch"):
+            st.markdown(f":material/downloading: **{literal(begun.repo)}**")
+            st.caption(
+                _("{done} of {total} have arrived").format(
+                    done=size(begun.done), total=size(begun.total)
+                )
+            )
+        if st.button(_("Go on"), key=f"fetch-{key}", icon=":material/play_arrow:"):
+            services().workshop.download(
+                begun.repo, revision=begun.revision, file=begun.file, role=begun.role
+            )
+            st.rerun()
+        if st.button(_("Delete"), key=f"forget-{key}", type="tertiary", icon=":material/delete:"):
+            from chatbot.models.fetching import forget
+
+            forget(services().models, begun.repo, begun.file)
+            st.rerun()

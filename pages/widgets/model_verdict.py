@@ -74,6 +74,9 @@ _FIGURES: dict[str, dict[str, str]] = {
 """The figures of each check that people are shown, in this order; the JSON of the command line has all."""
 
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def button(model: ModelArtifact) -> None:
     """The verdict; pressing it opens the figures."""
     verdict = (model.manifest.get("verdict") or {}).get("verdict")
@@ -82,7 +85,7 @@ def button(model: ModelArtifact) -> None:
         "fail": (f":red[**{_('Check failed')}**]", ":red[:material/gpp_bad:]"),
     }.get(str(verdict), (f":gray[{_('Not checked yet')}]", ":gray[:material/shield:]"))
     if st.button(f"{icon} {label}", key=f"verdict-{model.id}", type="tertiary"):
-        st.dialog(_("Is it the same model?"), width="large", icon=":material/verified:")(_dialog)(
+        st.dialog(_("Is it the same model?"), width="medium", icon=":material/verified:")(_dialog)(
             model.id
         )
 
@@ -180,7 +183,7 @@ def _figures(check: str, measured: dict[str, Any], limit: dict[str, Any]) -> str
         value = measured.get(key)
         if value is None:
             continue
-        shown = f"{_(label)} **{_number(len(value) if isinstance(value, list) else value)}**"
+        shown = f"{_(label)}: **{_number(len(value) if isinstance(value, list) else value)}**"
         if isinstance(limit.get(key), (int, float)):
             shown += f" ({_('limit {number}').format(number=_number(limit[key]))})"
         parts.append(shown)
@@ -195,5 +198,6 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         if value == 0 or 0.001 <= abs(value) < 1e5:
             return decimal(value, 4).rstrip("0").rstrip(".,") or "0"
-        return literal(f"{value:.2e}")
+        mantissa, _e, exponent = f"{value:.1e}".partition("e")
+        return f"{decimal(float(mantissa), 1)}·10{str(int(exponent)).translate(_RAISED)}"
     return literal(str(value)[:60])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from chatbot.models.catalog import entries
 from chatbot.services import Services
+from tests.models.hub_server import serving
 from tests.tiny_models import tiny_gguf, tiny_hf
 
 __all__ = ["tiny_gguf", "tiny_hf"]
@@ -102,6 +104,47 @@ def test_the_catalogue_shows_what_searches_too(open_page):
     app = open_page("models.py")
     app.segmented_control(key="catalogue-role-en").set_value("embedder").run()
     assert "multilingual\\-e5\\-small" in shown(app)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with serving() as server:
+        monkeypatch.delenv("HEARTH_OFFLINE")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+        yield server
+
+
+def test_the_hub_is_searched_and_what_it_takes_is_said_before_it_begins(open_page, hub, tiny_hf):
+    files = {file.name: file for file in tiny_hf.iterdir() if file.is_file()}
+    commit = hub.add("ai-viet/tiny", files)
+    app = open_page("models.py")
+    next(t for t in app.text_input if "owner/model" in t.placeholder).input("tiny")
+    next(b for b in app.button if b.label == "Search").click().run()
+    assert "ai\\-viet/tiny" in shown(app)
+    button(app, "get-ai-viet-tiny").click().run(timeout=60)
+    text = shown(app)
+    assert f"at commit {commit[:8]}" in text
+    for step in ("Download", "Save in 16 bits", "Convert to GGUF", "Quantise"):
+        assert f"**{step}**" in text
+    assert "on the disk for a while" in text
+
+
+def test_an_unfinished_download_can_go_on_or_be_deleted(open_page, services):
+    folder = services.models.folder / ".download-0123456789abcdef"
+    folder.mkdir()
+    plan = {"version": 1, "repo": "ai-viet/tiny", "revision": "0" * 40, "endpoint": "http://127.0.0.1:9",
+            "file": None, "role": None, "name": "",
+            "files": [{"path": "model.safetensors", "size": 5_000_000, "sha256": "0" * 64, "blob": ""}]}  # fmt: skip
+    journal = folder.with_name(f"{folder.name}.journal")
+    journal.write_text(json.dumps(plan) + "\n", encoding="utf-8")
+    app = to(open_page("models.py"), "jobs")
+    assert "0 B of 5 MB have arrived" in shown(app)
+    button(app, f"forget-{folder.name}").click().run()
+    assert not folder.exists()
+    assert not journal.exists()
+    assert "Nothing to do" in shown(app)
 
 
 # --- adding ---------------------------------------------------------------------------------
