@@ -32,7 +32,7 @@ from chatbot.errors import (
     ModelError,
     NotFoundError,
 )
-from chatbot.hardware.detect import detect, installed, without
+from chatbot.hardware.detect import detect, fingerprint, installed, without
 from chatbot.hardware.monitor import Monitor
 from chatbot.i18n import N_
 from chatbot.jobs import JobContext, Jobs, error_of
@@ -61,6 +61,8 @@ from chatbot.settings import (
 from chatbot.types import (
     Document,
     Engine,
+    GenerationStats,
+    Growth,
     Hardware,
     Job,
     MemoryPlan,
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from chatbot.evaluation.quality import Quality
     from chatbot.evaluation.questions import Suggestion
     from chatbot.evaluation.runs import Configuration
+    from chatbot.memory.calibration import Calibration
 
 # Imported where they are needed, for the sake of a quick start: chatbot.evaluation,
 # chatbot.memory, library.exporting and importing, models.importing.
@@ -117,7 +120,8 @@ class Services:
         self.folders = LinkedFolders(
             self.database, self.store, lambda: self.ingest, self._start_ingest
         )
-        self.engines = EngineHost()
+        self._plans: dict[EngineSpec, MemoryPlan] = {}
+        self.engines = EngineHost(self._note_memory)
         self.models = ModelStore(self.database, paths)
         self.monitor = Monitor()
         self.jobs = Jobs(self.database)
@@ -432,7 +436,34 @@ class Services:
         hardware, loaded = self.hardware(), self.engines.loaded
         if loaded:
             hardware = without(hardware, loaded.pid)
-        return planning.plan(hardware, read_model(path), planning.Wishes(**wishes), installed())
+        return planning.plan(
+            hardware,
+            read_model(path),
+            planning.Wishes(**wishes),
+            installed(),
+            self.calibration.factors(),
+        )
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What the loads of models on this PC were predicted to take, and took."""
+        from chatbot.memory.calibration import Calibration
+
+        return Calibration(self.database, fingerprint(self.hardware()))
+
+    def _note_memory(
+        self, worker: EngineWorker, growth: Growth, stats: GenerationStats | None
+    ) -> None:
+        plan = self._plans.get(worker.spec)
+        if plan and worker.pid:
+            self.calibration.note(
+                worker.loaded_at, worker.spec.title, plan, worker.pid, growth, stats
+            )
+
+    def _spec(self, model: ModelArtifact, plan: MemoryPlan) -> EngineSpec:
+        spec = spec_from(model, self._base_of(model), plan)
+        self._plans[spec] = plan
+        return spec
 
     def engine_for(self, model_id: str | None) -> Engine:
         """The engine a conversation asked for, loaded; the default one for None."""
@@ -470,11 +501,11 @@ class Services:
                 raise ModelDoesNotFit(
                     name=model.name, needed=plan.total / 1e9, free=plan.free / 1e9
                 )
-            return self.engines.use(spec_from(model, self._base_of(model), plan))
+            return self.engines.use(self._spec(model, plan))
 
     def _loadable(self, model: ModelArtifact) -> tuple[EngineWorker, MemoryPlan]:
         plan = self.plan_model(model)
-        return self.engines.worker(spec_from(model, self._base_of(model), plan)), plan
+        return self.engines.worker(self._spec(model, plan)), plan
 
     def _base_of(self, model: ModelArtifact) -> ModelArtifact:
         """The model itself; of an adapter the base that it runs with, unmerged."""

@@ -426,6 +426,19 @@ class MemoryPlan:
     reason: str
     growth: int = 0
     """Bytes that a conversation filling the context adds to `total` later."""
+    learnt: dict[str, float] = field(default_factory=dict)
+    """Factors that earlier loads on this PC taught, by place ('ram', 'gpu'); they are in `parts` already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What an engine's process grew by at its peak, counted from just before it loaded; bytes.
+
+    `gpu` is what its library's own allocator took there, None where that does not tell.
+    """
+
+    ram: int
+    gpu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

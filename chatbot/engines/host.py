@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from chatbot.engines.base import EngineSpec
-from chatbot.engines.worker import EngineWorker, Line
+from chatbot.engines.worker import EngineWorker, Line, Observer
 from chatbot.types import EngineInfo
 
 
@@ -31,7 +31,9 @@ class EngineHost:
     A worker that lost its place to another model loads again by itself when it is asked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Observer | None = None) -> None:
+        """`observe` hears after each load and each answer of a model what its process takes."""
+        self._observe = observe
         self._line = Line()
         self._lock = threading.Lock()
         self._workers: dict[EngineSpec, EngineWorker] = {}
@@ -55,7 +57,7 @@ class EngineHost:
         with self._lock:
             worker = self._workers.get(spec)
             if worker is None:
-                worker = EngineWorker(spec, self._line, self._make_room)
+                worker = EngineWorker(spec, self._line, self._make_room, self._observe)
                 self._workers[spec] = worker
             return worker
 

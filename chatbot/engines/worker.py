@@ -20,12 +20,14 @@ from typing import Any, Protocol
 from chatbot.child import Child, Event, Request, serve
 from chatbot.engines.base import Cancelled, EngineSpec
 from chatbot.errors import BrokenModel, Busy, ChatbotError, ChildDied, EngineError, OutOfMemory
+from chatbot.hardware.process import allocated_on_gpu, peak, resident
 from chatbot.i18n import N_
 from chatbot.types import (
     Delta,
     EngineInfo,
     GenerationOptions,
     GenerationStats,
+    Growth,
     Source,
     Turn,
 )
@@ -107,7 +109,8 @@ class EngineWorker:
 
     It loads with the first use and again after the child died or `unload`. Errors of the child arrive
     as ChildDied, ChildHung (within ten seconds), OutOfMemory, ContextOverflow, BrokenModel, …;
-    the next call works on a fresh process. `make_room` runs before each load, in this worker's turn.
+    the next call works on a fresh process. `make_room` runs before each load, in this worker's turn;
+    `observe` hears after each load and each answer what the process takes.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class EngineWorker:
         spec: EngineSpec,
         line: Line | None = None,
         make_room: Callable[[EngineWorker], None] | None = None,
+        observe: Observer | None = None,
     ) -> None:
         self.spec = spec
         self.loaded_at = 0.0
@@ -122,6 +126,7 @@ class EngineWorker:
         self.last_used = 0.0
         self._line = line or Line()
         self._make_room = make_room
+        self._observe = observe
         self._child = self._new_child()
         self._loaded_pid: int | None = None
         self._info: EngineInfo | None = None
@@ -184,7 +189,11 @@ class EngineWorker:
             with contextlib.closing(self._child.stream("stream", params, ticks=True)) as frames:
                 for frame, _ in frames:
                     if frame:
-                        yield _delta(frame)
+                        growth = frame.pop("growth", None)
+                        delta = _delta(frame)
+                        if growth and self._observe:
+                            self._observe(self, Growth(**growth), delta.stats)
+                        yield delta
         except OutOfMemory:
             self._end_child()
             raise
@@ -246,10 +255,13 @@ class EngineWorker:
         except (ChatbotError, GeneratorExit):
             self._end_child()  # what was half loaded must not keep its memory
             raise
+        growth = Growth(**frame.pop("growth"))
         self._info = EngineInfo(**frame)
         self._loaded_pid = self._child.pid
         self.loaded_at = self.last_used = time.time()
         self.load_seconds = time.monotonic() - start
+        if self._observe:
+            self._observe(self, growth, None)
 
     def _end_child(self) -> None:
         self._child.close()
@@ -271,6 +283,10 @@ class EngineWorker:
         if self.spec.backend == "extractive":
             return [asdict(turn) for turn in turns]
         return [{"role": turn.role, "text": turn.text} for turn in turns]
+
+
+Observer = Callable[[EngineWorker, Growth, GenerationStats | None], None]
+"""Told by a worker what its process takes by now, after an answer with that answer's stats."""
 
 
 def _delta(frame: Event) -> Delta:
@@ -310,10 +326,11 @@ class _Room:
 
     def __init__(self) -> None:
         self._engine: Loaded | None = None
+        self._before = 0
 
     def load(self, request: Request) -> Event:
         with _named_errors(request.params["spec"]):
-            return asdict(self._ready(request).info)
+            return {**asdict(self._ready(request).info), "growth": self._growth()}
 
     def stream(self, request: Request) -> Event:
         turns = _turns(request)
@@ -321,7 +338,10 @@ class _Room:
         options = GenerationOptions(**{**options, "stop": tuple(options["stop"])})
         with _named_errors(request.params["spec"]):
             for delta in self._ready(request).stream(turns, options, lambda: request.cancelled):
-                request.event(_packed_delta(delta))
+                frame = _packed_delta(delta)
+                if delta.stats is not None:
+                    frame["growth"] = self._growth()
+                request.event(frame)
         return {}
 
     def count(self, request: Request) -> Event:
@@ -336,9 +356,13 @@ class _Room:
         if self._engine is None:
             spec = EngineSpec(**request.params["spec"])
             module, name = _MODULES[spec.backend]
+            self._before = resident()
             self._engine = getattr(import_module(module), name)(spec)
         assert self._engine is not None
         return self._engine
+
+    def _growth(self) -> Event:
+        return asdict(Growth(max(peak() - self._before, 0), allocated_on_gpu()))
 
 
 def _turns(request: Request) -> list[Turn]:

@@ -99,6 +99,14 @@ def without(hardware: Hardware, pid: int) -> Hardware:
     )
 
 
+def fingerprint(hardware: Hardware) -> str:
+    """What tells this PC from others that a data folder may be carried to."""
+    gpus = [f"{gpu.name} {gpu.total >> 30}" for gpu in hardware.gpus]
+    return " · ".join(
+        [hardware.cpu_name, str(hardware.cores), str(hardware.ram_total >> 30), *gpus]
+    )
+
+
 class CpuLoad:
     """How busy all processors were since the last time somebody asked, in percent."""
 

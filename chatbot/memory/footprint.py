@@ -8,7 +8,7 @@ they are about 5 % of the whole, so their own error of some percent vanishes in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from chatbot.memory.facts import Layer, ModelFacts
@@ -47,6 +47,15 @@ class Footprint:
     def peak(self, place: Place) -> int:
         """Bytes when a conversation fills the context."""
         return self.total(place) + (self.ram_growth if place == "ram" else self.gpu_growth)
+
+    def corrected(self, ram: float, gpu: float) -> Footprint:
+        """The same with other totals; the buffers take the difference, for the rest is read from headers."""
+        return replace(self, ram=_corrected(self.ram, ram), gpu=_corrected(self.gpu, gpu))
+
+
+def _corrected(parts: Mapping[str, int], factor: float) -> Mapping[str, int]:
+    buffers = parts.get("buffers", 0) + round(sum(parts.values()) * (factor - 1))
+    return {**parts, "buffers": max(buffers, 0)} if parts else parts
 
 
 def kv_bytes(layers: tuple[Layer, ...], context: int, bytes_per_value: float) -> int:

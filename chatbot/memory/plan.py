@@ -8,7 +8,7 @@ choice can be wished otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from chatbot.errors import MissingBackend, ModelError, SettingsError
@@ -61,6 +61,12 @@ class _Way:
     gpu_layers: int
     kv_type: str
     footprint: Callable[[int], Footprint]
+    learnt: Mapping[str, float] = field(default_factory=dict)
+
+    def at(self, context: int) -> Footprint:
+        """What it takes with that context, corrected by what was learnt."""
+        plain = self.footprint(context)
+        return plain.corrected(self.learnt.get("ram", 1.0), self.learnt.get("gpu", 1.0))
 
 
 def plan(
@@ -68,19 +74,29 @@ def plan(
     facts: ModelFacts,
     wishes: Wishes | None = None,
     installed: Installed | None = None,
+    corrections: Mapping[str, float] | None = None,
 ) -> MemoryPlan:
     """The best way this PC can run the model now, or the least bad one with `fits` False.
 
     Without a wished context, it is the model's own up to 8,192 tokens, made shorter until it fits.
+    `corrections` are what earlier loads here taught (`Calibration.factors`): 'llama_cpp/ram' → 1.04.
     Raises ModelError for a model that writes no text, MissingBackend, SettingsError for odd wishes.
     """
     wishes, installed = wishes or Wishes(), installed or Installed()
     _check(facts, wishes, installed)
+    backend = "transformers" if facts.format == "hf" else "llama_cpp"
+    learnt = {
+        place: factor
+        for key, factor in (corrections or {}).items()
+        for of, _, place in (key.partition("/"),)
+        if of == backend
+    }
     ways = (
         _transformers_ways(hardware, facts, wishes, installed)
-        if facts.format == "hf"
-        else _llama_cpp_ways(hardware, facts, wishes, installed)
+        if backend == "transformers"
+        else _llama_cpp_ways(hardware, facts, wishes, installed, learnt.get("gpu", 1.0))
     )
+    ways = [replace(way, learnt=learnt) for way in ways]
     for way in ways[:-1]:
         found = _with_context(way, hardware, facts, wishes, ROOMY_CONTEXT)
         if found.fits:
@@ -126,6 +142,13 @@ def explain(plan: MemoryPlan, language: Language) -> str:
             say(N_("A full context of {context} tokens takes {growth} GB more."),
                 context=plan.context, growth=gb(plan.growth))
         )  # fmt: skip
+    if learnt := [factor for factor in plan.learnt.values() if abs(factor - 1) >= 0.005]:
+        sentences.append(
+            say(
+                N_("Corrected by {percent} % after what earlier loads here measured."),
+                percent=" / ".join(f"{100 * (factor - 1):+.0f}" for factor in learnt),
+            )
+        )
     if not plan.fits:
         sentences.append(
             say(N_("That does not fit: some memory must stay free for other programs."))
@@ -222,7 +245,7 @@ def _transformers_ways(
 
 
 def _llama_cpp_ways(
-    hardware: Hardware, facts: ModelFacts, wishes: Wishes, installed: Installed
+    hardware: Hardware, facts: ModelFacts, wishes: Wishes, installed: Installed, learnt: float
 ) -> list[_Way]:
     """Every layer on the GPU, then as many as fit, then none; a wished number of layers stands alone."""
     batch, kv_type = wishes.batch or USUAL_BATCH, wishes.kv_type or "f16"
@@ -246,7 +269,7 @@ def _llama_cpp_ways(
     while low < high:  # the GPU's share only grows with its layers
         middle = (low + high + 1) // 2
         share = llama_cpp_footprint(facts, context, kv_type, batch, middle)
-        if share.peak("gpu") <= gpu.free - spare_of(gpu):
+        if share.corrected(1.0, learnt).peak("gpu") <= gpu.free - spare_of(gpu):
             low = middle
         else:
             high = middle - 1
@@ -284,7 +307,7 @@ def _with_context(
 
 
 def _plan(way: _Way, context: int, hardware: Hardware, wishes: Wishes) -> MemoryPlan:
-    footprint = way.footprint(context)
+    footprint = way.at(context)
     gpu = _best_gpu(hardware) if footprint.gpu else None
     free_ram = hardware.ram_available - spare(hardware)
     if gpu is None:
@@ -313,5 +336,8 @@ def _plan(way: _Way, context: int, hardware: Hardware, wishes: Wishes) -> Memory
         fits=fits,
         reason="",
         growth=footprint.ram_growth + footprint.gpu_growth,
+        learnt={
+            place: factor for place, factor in way.learnt.items() if place == "ram" or footprint.gpu
+        },
     )
     return replace(found, reason=explain(found, "en"))

@@ -1,0 +1,39 @@
+"""How much memory this very process holds and held at most, asked from inside it."""
+
+from __future__ import annotations
+
+import sys
+
+import psutil
+
+
+def resident() -> int:
+    """Bytes of main memory that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak() -> int:
+    """Bytes of main memory that this process held at most since it began."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most if sys.platform == "darwin" else most * 1024)
+
+
+def allocated_on_gpu() -> int | None:
+    """Bytes that torch's allocator took from the GPU at most; None where torch is not used on one.
+
+    Never the first to load torch or to touch the GPU.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    if torch.cuda.is_initialized():
+        cards = range(torch.cuda.device_count())
+        return int(sum(torch.cuda.max_memory_reserved(card) for card in cards))
+    if torch.backends.mps.is_available():
+        taken: int = torch.mps.driver_allocated_memory()
+        return taken or None
+    return None
