@@ -14,9 +14,10 @@ import logging
 import re
 import shutil
 import sqlite3
+import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -50,6 +51,7 @@ class ModelStore:
         """Clear what was never finished and make the table agree with the manifests."""
         self.folder = paths.models
         self._database = database
+        self._noting = threading.Lock()
         self.folder.mkdir(parents=True, exist_ok=True)
         for begun in [*self.folder.glob(".*"), *self.folder.glob(f"*/.{MANIFEST}.*.tmp")]:
             if begun.is_file():
@@ -108,16 +110,16 @@ class ModelStore:
     ) -> ModelArtifact:
         """Take a model into the list: linked where `facts` found it, or copied into the folder `begun`.
 
-        The same content twice is one model; a copy takes the place of a link to it. `notes` become
-        entries of the manifest: `origin` (hub repository and commit), `made` (the step that made it and
-        its figures), `verdict`, …
+        The same content twice is one model; a copy takes the place of a link to it, and of a copy that was
+        damaged since. `notes` become entries of the manifest: `origin` (hub repository and commit),
+        `made` (the step that made it and its figures), `verdict`, …
         """
-        name, digest = nfc(name or _name(facts)), _digest(files)
+        name, digest = nfc(name or _name(facts)), _digest(file.sha256 for file in files)
         for model in self._with_content(digest):
-            if self.state(model) == "ready" and (begun is None or not model.linked):
+            if self._is_sound(model) and (begun is None or not model.linked):
                 if begun is not None:
                     shutil.rmtree(begun, ignore_errors=True)
-                return model
+                return self._made_again(model, notes.get("made") or {})
             self.remove(model.id)
         if begun is None and (before := self.linked_from(Path(facts.path))):
             self.remove(before.id)  # the file there is another one now
@@ -142,11 +144,12 @@ class ModelStore:
 
     def note(self, model_id: str, **notes: Any) -> ModelArtifact:
         """The model with these entries of its manifest written anew, such as `verdict` or `bench`."""
-        model = self.get(model_id)
-        home, manifest = self.folder / model.id, {**model.manifest, **notes}
-        write_atomically(home / MANIFEST, json.dumps(manifest, ensure_ascii=False).encode())
-        noted = _from_manifest(manifest, home)
-        self._insert(noted)
+        with self._noting:  # a page and a job may note different things at the same moment
+            model = self.get(model_id)
+            home, manifest = self.folder / model.id, {**model.manifest, **notes}
+            write_atomically(home / MANIFEST, json.dumps(manifest, ensure_ascii=False).encode())
+            noted = _from_manifest(manifest, home)
+            self._insert(noted)
         return noted
 
     def remove(self, model_id: str) -> None:
@@ -165,7 +168,26 @@ class ModelStore:
 
     def _with_content(self, digest: str) -> tuple[ModelArtifact, ...]:
         rows = self._database.rows("SELECT * FROM models WHERE id LIKE ?", (f"%-{digest[:8]}",))
-        return tuple(_artifact(row) for row in rows)
+        found = [_artifact(row) for row in rows]  # eight digits may be equal by chance
+        return tuple(
+            model
+            for model in found
+            if _digest(file["sha256"] for file in model.manifest["files"]) == digest
+        )
+
+    def _made_again(self, model: ModelArtifact, made: dict[str, Any]) -> ModelArtifact:
+        """The model; where what it was made from has gone, what it was made from now takes that place."""
+        before = (model.manifest.get("made") or {}).get("parent")
+        known = self._database.row("SELECT id FROM models WHERE id = ?", (before,))
+        if known or made.get("parent") in (None, model.id):
+            return model
+        return self.note(model.id, made=made)
+
+    def _is_sound(self, model: ModelArtifact) -> bool:
+        """Whether its files are there, and no check found one changed that has kept its size."""
+        checks = (model.manifest.get("verdict") or {}).get("checks", ())
+        damaged = any(c["name"] == "files" and c["verdict"] == "fail" for c in checks)
+        return self.state(model) == "ready" and not damaged
 
     def _read_manifests(self) -> None:
         found = []
@@ -300,9 +322,9 @@ def _name(facts: ModelFacts) -> str:
     return stem
 
 
-def _digest(files: Sequence[StoredFile]) -> str:
+def _digest(hashes: Iterable[str]) -> str:
     """Equal for equal content, whatever the files are called."""
-    return hashlib.sha256("\n".join(sorted(file.sha256 for file in files)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
 def _slug(name: str) -> str:

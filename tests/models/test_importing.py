@@ -14,9 +14,11 @@ from chatbot.database import Database
 from chatbot.errors import BrokenModel, Cancelled, ChatbotError, DiskFullError, ModelError
 from chatbot.memory.headers import read_model
 from chatbot.models import importing
+from chatbot.models.files import stored
 from chatbot.models.importing import import_model
 from chatbot.models.store import ModelStore
 from chatbot.settings import Paths
+from chatbot.types import ModelArtifact
 from tests.memory.building import TENSORS, folder, gguf, metadata, sharded
 from tests.memory.test_gguf import part
 
@@ -359,3 +361,39 @@ def test_what_a_kill_between_two_steps_leaves_is_cleared_at_the_next_start(
     assert not half.exists()
     assert not journal.exists()
     assert left_behind(store) == [".download-5678", ".download-5678.journal", kept.id]
+
+
+def test_a_copy_that_was_damaged_gives_way_to_a_fresh_one(store: ModelStore, file: Path) -> None:
+    damaged = import_model(store, file, link=False)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    Path(damaged.path).write_bytes(content)
+    failed = {"verdict": "fail", "checks": [{"name": "files", "verdict": "fail"}]}
+    store.note(damaged.id, verdict=failed)
+    fresh = import_model(store, file, link=False)
+    assert store.list() == [fresh]
+    assert Path(fresh.path).read_bytes() == file.read_bytes()
+    assert "verdict" not in fresh.manifest
+    assert left_behind(store) == [fresh.id]
+
+
+def test_what_is_made_anew_of_another_model_is_compared_with_that(
+    store: ModelStore, file: Path, tmp_path: Path
+) -> None:
+    """The same bytes were here already; what they had been made from was removed."""
+
+    def made_from(parent: str) -> ModelArtifact:
+        begun = store.begin()
+        shutil.copy(file, begun / file.name)
+        made = {"step": "convert", "parent": parent}
+        return store.add(read_model(file), [stored(begun / file.name)], begun, made=made)
+
+    first = folder(tmp_path / "first")
+    removed, listed = import_model(store, first), import_model(store, sharded(tmp_path / "second"))
+    made = made_from(removed.id)
+    assert made_from(listed.id) == made, "what it was made from is still here"
+    store.remove(removed.id)
+    again = made_from(listed.id)
+    assert again.id == made.id
+    assert again.manifest["made"]["parent"] == listed.id
+    assert made_from(made.id) == again, "never from itself"
