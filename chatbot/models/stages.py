@@ -40,7 +40,10 @@ def kind_of(path: Path) -> str:
     if not path.exists():
         raise NotFoundError(str(path))
     if path.is_dir():
-        names = [file.suffix.lower() for file in path.iterdir() if file.is_file()]
+        try:
+            names = [file.suffix.lower() for file in path.iterdir() if file.is_file()]
+        except OSError as error:  # a folder that this user may not read
+            raise ModelError(error.strerror or str(error), name=path.name) from error
         plain = {".safetensors", ".gguf"} & set(names)
         return "prepare" if not plain and set(PICKLED) & set(names) else "import"
     if kind_of_file(path) == "zip":
@@ -87,21 +90,11 @@ class Stages:
         repo: str,
         revision: str = "main",
         file: str | None = None,
-        type: str | None = None,  # noqa: A002  as the command line names it
         role: ModelRole | None = None,
     ) -> str:
-        """A repository of the hub, or one GGUF file of it: by its name, or the one of that type."""
-        from chatbot.models.fetching import download, quantisations
-        from chatbot.models.hub import Hub
+        """A repository of the hub, or one GGUF file of it."""
+        from chatbot.models.fetching import download
 
-        if type and not file:
-            with Hub() as hub:
-                choices = quantisations(hub.model(repo, revision))
-            file = next((one.file for one in choices if one.type == type), None)
-            if file is None:
-                raise ModelError(
-                    N_("the repository has no such GGUF file, or not all parts of it."), name=repo
-                )
         return download(self._store, report, repo=repo, revision=revision, file=file, role=role).id
 
     def merge(self, report: Report, *, source: ModelArtifact, adapter: str) -> str:
@@ -202,7 +195,9 @@ class Stages:
             files=source.manifest["files"],
             **against,
         )
-        verdict |= {"parent": before.id if before and against else None, "at": time.time()}
+        unread = any(check["name"] == "parent" for check in verdict["checks"])
+        compared = before.id if before and against and not unread else None
+        verdict |= {"parent": compared, "at": time.time()}
         self._store.note(source.id, verdict=verdict)
         return verdict
 
@@ -261,7 +256,8 @@ class Stages:
             source=Path(source.path),
             **params,
         )
-        if model.id == source.id:  # nothing changed: the same content is the same model
+        made = model.manifest.get("made") or {}
+        if made.get("parent") != source.id:  # the same content was here, and came from elsewhere
             return model.id
         line = {"id": source.id, "name": source.name, "format": source.format, "step": step}
         lineage = [*source.manifest.get("lineage", []), line | (notes or {})]
