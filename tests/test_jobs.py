@@ -141,16 +141,19 @@ def test_a_queue_that_cannot_be_read_for_a_moment_is_read_again(jobs, database, 
 
 
 def test_lanes_do_not_wait_for_each_other(jobs):
-    free = threading.Event()
+    began, free = threading.Event(), threading.Event()
 
     def long(context):
+        began.set()
         while not free.is_set():
             context.report(None)
 
     jobs.register("long", long, lane="models")
     jobs.register("short", lambda _c: "xong")
     jobs.start()
-    first, second = jobs.submit("long", "lâu"), jobs.submit("short", "nhanh")
+    first = jobs.submit("long", "lâu")
+    assert began.wait(10)
+    second = jobs.submit("short", "nhanh")
     assert jobs.wait(second.id, 10).state == "done"
     assert jobs.job(first.id).state == "running"
     free.set()
