@@ -34,7 +34,7 @@ def make_base(
     size = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0}
     model: Any
     if kind == "gpt2":
-        model = GPT2LMHeadModel(GPT2Config(**size, n_embd=32, n_layer=2, n_head=4, n_positions=64))
+        model = GPT2LMHeadModel(GPT2Config(**size, n_embd=32, n_layer=2, n_head=4, n_positions=512))
     else:
         shape = {
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

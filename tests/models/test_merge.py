@@ -21,6 +21,7 @@ from chatbot.memory.headers import read_model
 from chatbot.models import importing, making
 from chatbot.models.merge import merge
 from chatbot.models.store import ModelStore
+from chatbot.models.verify import verify
 from tests.models.adapters import (
     ALL,
     CONV1D,
@@ -133,6 +134,26 @@ def test_the_merged_model_answers_as_base_and_adapter_do(
     assert figures["targets"] == targets
     assert figures["changed"] + len(figures["unchanged"]) == targets
     assert figures["rank"] == 4
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["patterns", "embeddings dora", "tied embeddings", "tied, some tokens", "all biases", "B with a bias",
+     "experts"],
+)  # fmt: skip
+def test_the_check_that_computes_it_anew_agrees(
+    bases: Callable[[str], Path], tmp_path: Path, variant: str
+) -> None:
+    """`verify` shares no arithmetic with `merge`."""
+    name, config, _ = VARIANTS[variant]
+    base = Path(shutil.copytree(bases(name), tmp_path / "base"))
+    adapter = make_adapter(tmp_path / "adapter", base, **config)
+    merged(base, adapter, tmp_path / "merged")
+    verdict = verify(
+        quiet, source=tmp_path / "merged", parent=base, adapter=adapter, step="merge", files=None
+    )
+    found = {each["name"]: each["verdict"] for each in verdict["checks"]}
+    assert {found[part] for part in ("structure", "weights", "adapter")} == {"pass"}
 
 
 @pytest.mark.parametrize("name", ["fp16", "bf16"])
