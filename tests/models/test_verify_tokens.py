@@ -212,3 +212,14 @@ def test_the_long_text_repeats_no_sentence() -> None:
     sentences = long_text(250).split(". ")
     assert len(set(sentences)) >= 250
     assert len(long_text(250)) > 8000
+
+
+def test_a_folder_whose_tokenizer_composes_agrees_with_llama_cpp_on_composed_text(
+    hf: Path, gguf: Path, tmp_path: Path
+) -> None:
+    """Qwen's does; llama.cpp never normalises."""
+    composes = edited(
+        hf, tmp_path / "nfc", "tokenizer.json", lambda c: c.update(normalizer={"type": "NFC"})
+    )
+    assert compare(gguf, composes).verdict == "pass"
+    assert compare(composes, hf).verdict == "fail"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -45,7 +46,6 @@ DIVERGES = N_(
 OTHER_CHOICE = N_("It prefers other tokens where the original’s choice is clear.")
 PERPLEXITY = N_("Its perplexity is {found} times the original’s.")
 UNSTEADY = N_("The same prompt gives other logits when it is repeated.")
-NO_WRITER = N_("It is not a model that writes text.")
 
 
 def compare(
@@ -73,8 +73,7 @@ def compare(
     except BrokenModel as error_:
         reason = str(error_.values["detail"])
         return [skipped("outputs", NO_REFERENCE, error=reason)]
-    with tempfile.TemporaryDirectory(prefix="hearth-verify-") as folder:
-        kept = Path(folder) / "logits"
+    with tempfile.TemporaryFile(prefix="hearth-verify-") as kept:  # gone when we are killed, too
         try:
             with closing(run(origin, _longest(prompts), wide=wide, adapter=adapter)) as runner:
                 prompts = _fitting(prompts, runner.context)
@@ -225,38 +224,41 @@ class Distance:
         return check("outputs", fault, measured=measured, limit=limits, **shown)
 
 
-def _keep(runner: Runner, prompts: Sequence[Prompt], file: Path, report: Report) -> list[int]:
+def _keep(runner: Runner, prompts: Sequence[Prompt], kept: IO[bytes], report: Report) -> list[int]:
     """Write the logits of every prompt one after another; the width of each prompt's rows."""
     widths = []
-    with file.open("wb") as opened:
-        for number, prompt in enumerate(prompts):
-            for rows in runner.logits(prompt):
-                report(0.5 * number / len(prompts), READING)
-                if not np.isfinite(rows).all():
-                    raise BrokenModel(NOT_FINITE)
-                width = rows.shape[1]
-                opened.write(np.ascontiguousarray(rows, np.float32).data)
-            widths.append(width)
+    for number, prompt in enumerate(prompts):
+        for rows in runner.logits(prompt):
+            report(0.5 * number / len(prompts), READING)
+            if not np.isfinite(rows).all():
+                raise BrokenModel(NOT_FINITE)
+            width = rows.shape[1]
+            kept.write(np.ascontiguousarray(rows, np.float32).data)
+        widths.append(width)
     return widths
 
 
 def _measure(
-    runner: Runner, prompts: Sequence[Prompt], file: Path, widths: Sequence[int], report: Report
+    runner: Runner,
+    prompts: Sequence[Prompt],
+    kept: IO[bytes],
+    widths: Sequence[int],
+    report: Report,
 ) -> Distance:
     distance = Distance()
-    with file.open("rb") as opened:
-        for number, (prompt, width) in enumerate(zip(prompts, widths, strict=True)):
-            position = prompt.first
-            for rows in runner.logits(prompt):
-                report(0.5 + 0.5 * number / len(prompts), READING)
-                kept = np.frombuffer(opened.read(rows.shape[0] * width * 4), np.float32)
-                before = kept.reshape(-1, width)
-                following = prompt.ids[position + 1 : position + 1 + len(rows)]
-                if prompt.passage and following:
-                    distance.take(before[: len(following)], rows[: len(following)], following)
-                else:
-                    distance.take(before, rows, None)
-                position += len(rows)
+    kept.seek(0)
+    for number, (prompt, width) in enumerate(zip(prompts, widths, strict=True)):
+        position = prompt.first
+        for rows in runner.logits(prompt):
+            report(0.5 + 0.5 * number / len(prompts), READING)
+            logits = np.frombuffer(kept.read(rows.shape[0] * width * 4), np.float32)
+            before = logits.reshape(-1, width)
+            following = prompt.ids[position + 1 : position + 1 + len(rows)]
+            if prompt.passage and following:
+                distance.take(before[: len(following)], rows[: len(following)], following)
+            else:
+                distance.take(before, rows, None)
+            position += len(rows)
     return distance
 
 

@@ -99,6 +99,9 @@ class _Verification:
             self.checks.append(check("structure", BROKEN, error=_reason(error)))
             return
         self.types = tensors.by_type(made, None)
+        if made.settings.get("general.type") == "adapter":  # a LoRA in GGUF: no model of its own
+            self._alone(made, chats=False)
+            return
         if self._parent is None:
             self._alone(made, chats=chats)
             return
