@@ -123,7 +123,7 @@ class Services:
         self._plans: dict[EngineSpec, MemoryPlan] = {}
         self.engines = EngineHost(self._note_memory)
         self.models = ModelStore(self.database, paths)
-        self.monitor = Monitor()
+        self.monitor = Monitor(data=paths.data)
         self.jobs = Jobs(self.database)
         self.workshop = Workshop(
             self.models,

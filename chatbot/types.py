@@ -367,8 +367,20 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuProgram:
+    """A process on a GPU: its id, the bytes it holds there (None: the driver does not tell), whether Hearth's."""
+
+    pid: int
+    memory: int | None
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU as the driver tells it; bytes, percent, degrees Celsius, watts; None where unknown."""
+    """One GPU as the driver tells it; bytes, percent, degrees Celsius, watts, MHz; None where unknown.
+
+    `pcie` is the link as it is now, generation and lanes; `cuda` the newest CUDA the driver can run.
+    """
 
     index: int
     name: str
@@ -381,6 +393,12 @@ class Gpu:
     driver: str = ""
     used_by_hearth: int | None = None
     bf16: bool = True
+    power_limit: float | None = None
+    clock: float | None = None
+    memory_clock: float | None = None
+    pcie: tuple[int, int] | None = None
+    cuda: str = ""
+    programs: tuple[GpuProgram, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

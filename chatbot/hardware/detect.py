@@ -21,6 +21,7 @@ from typing import Literal
 
 import psutil
 
+from chatbot.hardware.amd import amd_gpus
 from chatbot.hardware.nvidia import nvidia_gpus
 from chatbot.settings import Paths
 from chatbot.types import Gpu, Hardware
@@ -55,8 +56,8 @@ def detect(data: Path | None = None) -> Hardware:
     memory = psutil.virtual_memory()
     swap = psutil.swap_memory()
     total, available = within_container(memory.total, memory.available)
-    apple = sys.platform == "darwin" and platform.machine() == "arm64"
-    gpus = (_apple_gpu(total, available),) if apple else nvidia_gpus()
+    apple = on_apple_silicon()
+    gpus = (apple_gpu(total, available),) if apple else (*nvidia_gpus(), *amd_gpus())
     disk = shutil.disk_usage(existing(data or Paths.default().data))
     cores = _cores()
     return Hardware(
@@ -141,7 +142,7 @@ def installed() -> Installed:
     torch, llama_cpp = _package("torch"), _package("llama_cpp")
     version = torch / "version.py" if torch else None
     built_for_cuda = version is not None and version.exists() and _names_cuda(version)
-    on_apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    on_apple = on_apple_silicon()
     libraries = (
         {file.name.lower() for file in (llama_cpp / "lib").glob("*")} if llama_cpp else set()
     )
@@ -191,7 +192,13 @@ def _cores() -> int:
     return psutil.cpu_count() or 1
 
 
-def _apple_gpu(total: int, available: int) -> Gpu:
+def on_apple_silicon() -> bool:
+    """Whether processor and GPU share one memory here."""
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+def apple_gpu(total: int, available: int) -> Gpu:
+    """The GPU that shares these bytes of memory, and the part of them that macOS lets it use."""
     wired = int(_system_control("iogpu.wired_limit_mb") or 0) << 20
     share = wired or int(total * APPLE_GPU_SHARE)
     return Gpu(index=0, name=_cpu_name(), kind="mps", total=share, free=min(share, available))

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
-from chatbot.types import Gpu
+from chatbot.types import Gpu, GpuProgram
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,15 @@ def _card(pynvml: Any, index: int, family: Collection[int]) -> Gpu | None:
     load = ask(pynvml.nvmlDeviceGetUtilizationRates, card)
     temperature = ask(pynvml.nvmlDeviceGetTemperature, card, pynvml.NVML_TEMPERATURE_GPU)
     milliwatts = ask(pynvml.nvmlDeviceGetPowerUsage, card)
+    limit = ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, card)
+    clock = ask(pynvml.nvmlDeviceGetClockInfo, card, pynvml.NVML_CLOCK_GRAPHICS)
+    memory_clock = ask(pynvml.nvmlDeviceGetClockInfo, card, pynvml.NVML_CLOCK_MEM)
+    generation = ask(pynvml.nvmlDeviceGetCurrPcieLinkGeneration, card)
+    lanes = ask(pynvml.nvmlDeviceGetCurrPcieLinkWidth, card)
+    cuda = ask(pynvml.nvmlSystemGetCudaDriverVersion_v2)
+    computing = ask(pynvml.nvmlDeviceGetComputeRunningProcesses, card)
+    drawing = ask(pynvml.nvmlDeviceGetGraphicsRunningProcesses, card) or []
+    programs = _programs([*(computing or []), *drawing], family)
     return Gpu(
         index=index,
         name=_text(ask(pynvml.nvmlDeviceGetName, card)),
@@ -62,17 +71,31 @@ def _card(pynvml: Any, index: int, family: Collection[int]) -> Gpu | None:
         temperature=None if temperature is None else float(temperature),
         power=None if milliwatts is None else milliwatts / 1000,
         driver=_text(ask(pynvml.nvmlSystemGetDriverVersion)),
-        used_by_hearth=_used_by(ask(pynvml.nvmlDeviceGetComputeRunningProcesses, card), family),
+        used_by_hearth=None if computing is None else used_by(programs),
         bf16=capability is None or capability[0] >= AMPERE,
+        power_limit=None if limit is None else limit / 1000,
+        clock=None if clock is None else float(clock),
+        memory_clock=None if memory_clock is None else float(memory_clock),
+        pcie=(generation, lanes) if generation and lanes else None,
+        cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+        programs=programs,
     )
 
 
-def _used_by(processes: list[Any] | None, family: Collection[int]) -> int | None:
+def used_by(programs: Collection[GpuProgram]) -> int | None:
     """GPU bytes of our own processes; None where the driver does not tell (Windows, containers)."""
-    if processes is None:
-        return None
-    ours = [process.usedGpuMemory for process in processes if process.pid in family]
-    return None if None in ours else sum(ours)
+    ours = [program.memory for program in programs if program.ours]
+    return None if None in ours else sum(bytes_ for bytes_ in ours if bytes_)
+
+
+def _programs(processes: list[Any], family: Collection[int]) -> tuple[GpuProgram, ...]:
+    """The processes once each, those that hold most first; one that computes and draws is told twice."""
+    held: dict[int, int | None] = {}
+    for process in processes:
+        told = (held.get(process.pid), process.usedGpuMemory)
+        held[process.pid] = max((bytes_ for bytes_ in told if bytes_ is not None), default=None)
+    found = [GpuProgram(pid, memory, pid in family) for pid, memory in held.items()]
+    return tuple(sorted(found, key=lambda program: -(program.memory or 0)))
 
 
 def _text(value: Any) -> str:

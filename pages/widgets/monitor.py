@@ -44,7 +44,7 @@ def _meters() -> None:
     sample = services().monitor.latest()
     meters = _meter(_("Processor"), sample.cpu / 100, f"{decimal(sample.cpu, 0)} %")
     meters += _memory(_("Memory"), sample.ram_used, sample.ram_total)
-    for gpu in sample.gpus:
+    for gpu in (gpu for gpu in sample.gpus if gpu.kind != "mps"):  # its memory is the RAM
         meters += _memory(gpu.name, gpu.total - gpu.free, gpu.total)
     st.html(f'<div class="hearth-meters">{meters}</div>')
     loaded = services().engines.loaded

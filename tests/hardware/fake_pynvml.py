@@ -18,6 +18,10 @@ class Card:
     load: int = 12
     temperature: int = 51
     milliwatts: int = 23_500
+    power_limit: int = 115_000
+    clock: int = 1_980
+    pcie: tuple[int, int] = (4, 8)
+    drawing: list[tuple[int, int | None]] = field(default_factory=list)
     processes: list[tuple[int, int | None]] = field(default_factory=list)
     vanished: bool = False
     refuses: tuple[str, ...] = ()
@@ -58,6 +62,16 @@ def fake_pynvml(cards: list[Card], fails: bool = False) -> ModuleType:
     answer("nvmlDeviceGetUtilizationRates", lambda card: SimpleNamespace(gpu=card.load, memory=3))
     answer("nvmlDeviceGetTemperature", lambda card: card.temperature)
     answer("nvmlDeviceGetPowerUsage", lambda card: card.milliwatts)
+    module.nvmlSystemGetCudaDriverVersion_v2 = lambda: 13_000
+    module.NVML_CLOCK_GRAPHICS, module.NVML_CLOCK_MEM = 0, 2
+    answer("nvmlDeviceGetEnforcedPowerLimit", lambda card: card.power_limit)
+    answer("nvmlDeviceGetClockInfo", lambda card: card.clock)
+    answer("nvmlDeviceGetCurrPcieLinkGeneration", lambda card: card.pcie[0])
+    answer("nvmlDeviceGetCurrPcieLinkWidth", lambda card: card.pcie[1])
+    answer(
+        "nvmlDeviceGetGraphicsRunningProcesses",
+        lambda card: [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in card.drawing],
+    )
     answer(
         "nvmlDeviceGetComputeRunningProcesses",
         lambda card: [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in card.processes],

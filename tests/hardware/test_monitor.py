@@ -6,16 +6,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from chatbot.hardware.monitor import Monitor
+from chatbot.hardware import amd, apple
+from chatbot.hardware import monitor as monitor_module
+from chatbot.hardware.monitor import STEP, Monitor, mean
+from chatbot.hardware.samples_file import csv_of
+from chatbot.types import Gpu
 from tests.hardware.fake_pynvml import GIB, Card, fake_pynvml
 
 
 @pytest.fixture
 def monitor() -> Iterator[Monitor]:
-    running = Monitor(interval=0.01, keep=50)
+    running = Monitor(interval=0.01, keep=50, keep_means=10)
     yield running
     running.stop()
 
@@ -36,11 +42,12 @@ def test_there_is_a_sample_before_the_first_second_is_over() -> None:
 def test_the_buffer_keeps_the_newest_and_no_more(monitor: Monitor) -> None:
     monitor.start()
     monitor.start()
-    wait_until(lambda: len(monitor.series(3600)) == 50)
+    # Fifty single samples, and before them the means that reach further back.
+    wait_until(lambda: len(monitor.series(3600)) > 50)
     first = monitor.series(3600)[0]
     wait_until(lambda: monitor.series(3600)[0].at > first.at)
     samples = monitor.series(3600)
-    assert len(samples) == 50
+    assert len(samples) <= 50 + 10
     assert [s.at for s in samples] == sorted(s.at for s in samples)
     assert all(0 <= s.cpu <= 100 for s in samples)
     assert monitor.latest().at >= samples[-1].at
@@ -93,13 +100,159 @@ def test_a_card_that_vanishes_does_not_end_the_sampling(
     wait_until(lambda: not monitor.latest().gpus)
 
 
+def test_an_hour_is_kept_as_means_of_ten_samples() -> None:
+    monitor = Monitor(keep=STEP, keep_means=3)
+    for _ in range(6 * STEP):
+        monitor._take()
+    samples = monitor.series(3600)
+    # Three means are kept; the newest one stands for the single samples that are still there.
+    assert len(samples) == STEP + 2
+    assert [s.at for s in samples] == sorted(s.at for s in samples)
+
+
+def test_a_mean_is_the_mean_of_loads_and_the_end_of_everything_else() -> None:
+    sample = Monitor().latest()
+    gpu = Gpu(0, "card", "cuda", 8 * GIB, 4 * GIB, load=20.0, temperature=50.0)
+    first = replace(sample, cpu=10.0, cores=(0.0, 20.0), ram_available=1, gpus=(gpu,))
+    last = replace(
+        sample, cpu=30.0, cores=(40.0, 20.0), ram_available=2, gpus=(replace(gpu, load=60.0),)
+    )
+    found = mean([first, replace(first, gpus=()), last])
+    assert found.cpu == pytest.approx(50 / 3)
+    assert found.cores == pytest.approx((40 / 3, 20.0))
+    assert found.ram_available == 2
+    assert found.gpus[0].load == 40.0, "where the card was away it counts as nothing, not as zero"
+
+
+def test_cores_swap_and_disk_are_told(tmp_path: object) -> None:
+    monitor = Monitor()
+    monitor._take()
+    assert sum(range(300_000)) > 0  # some work between the two
+    sample = monitor._take()
+    assert sample.cores
+    assert all(0 <= load <= 100 for load in sample.cores)
+    assert 0 < sample.disk_free <= sample.disk_total
+    assert sample.swap_used <= sample.swap_total
+    assert sample.disk_read >= 0 <= sample.disk_written
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8])
+def test_any_number_of_cards_full_of_others_programs(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = [
+        Card(
+            total=size * GIB, free=GIB // 4,
+            processes=[(1, (size - 3) * GIB), (os.getpid(), 2 * GIB)],
+            drawing=[(1, (size - 3) * GIB), (2, None)],
+        )
+        for size in (4, 6, 8, 12, 16, 24, 48, 80)[:count]
+    ]  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(cards))
+    gpus = Monitor().latest().gpus
+    assert [gpu.total for gpu in gpus] == [card.total for card in cards]
+    for gpu in gpus:
+        assert gpu.used_by_hearth == 2 * GIB
+        assert {(p.pid, p.ours) for p in gpu.programs} == {
+            (1, False),
+            (2, False),
+            (os.getpid(), True),
+        }
+        assert gpu.programs[-1].memory is None, "the driver does not tell what that one holds"
+        assert (gpu.pcie, gpu.clock, gpu.power_limit, gpu.cuda) == ((4, 8), 1980.0, 115.0, "13.0")
+
+
+def test_an_amd_card_is_told_by_its_own_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "amdsmi", fake_amdsmi())
+    amd._library.cache_clear()
+    try:
+        (gpu,) = amd.amd_gpus({7})
+    finally:
+        monkeypatch.undo()
+        amd._library.cache_clear()
+    assert (gpu.name, gpu.kind) == ("Radeon RX 7900 XT", "rocm")
+    assert (gpu.total, gpu.free) == (20 * GIB, 15 * GIB)
+    assert (gpu.load, gpu.temperature, gpu.power, gpu.clock) == (35.0, 48.0, 90.0, None)
+    assert (gpu.used_by_hearth, gpu.pcie) == (3 * GIB, (4, 16))
+
+
+def test_apples_gpu_shares_the_memory_and_tells_its_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = """<?xml version="1.0"?><plist version="1.0"><array><dict><key>PerformanceStatistics</key>
+        <dict><key>Device Utilization %</key><integer>42</integer></dict></dict></array></plist>"""
+    monkeypatch.setattr(apple, "IOREG", (sys.executable, "-c", f"print({told!r})"))
+    monkeypatch.setattr(monitor_module, "on_apple_silicon", lambda: True)
+    sample = Monitor().latest()
+    (gpu,) = sample.gpus
+    assert (gpu.kind, gpu.load, gpu.power) == ("mps", 42.0, None)
+    assert gpu.total <= sample.ram_total
+    monkeypatch.setattr(apple, "IOREG", ("no such program",))
+    assert Monitor().latest().gpus[0].load is None
+
+
+def test_the_samples_become_a_table_with_gaps_where_a_card_was_away() -> None:
+    sample = replace(Monitor().latest(), cores=(5.0, 7.25))
+    gpu = Gpu(0, "card", "cuda", 8 * GIB, 4 * GIB, load=20.0)
+    head, with_card, without = csv_of([replace(sample, gpus=(gpu,)), sample]).splitlines()
+    columns = head.split(",")
+    assert len(columns) == len(with_card.split(",")) == len(without.split(","))
+    row = dict(zip(columns, with_card.split(","), strict=True))
+    assert row["cuda_0_load"] == "20.0"
+    assert row["cuda_0_power"] == ""
+    assert row["core_1"] == "7.2"
+    assert dict(zip(columns, without.split(","), strict=True))["cuda_0_total"] == ""
+
+
+def test_no_library_that_could_open_a_gpu_is_loaded() -> None:
+    code = (
+        "import sys; from chatbot.hardware.monitor import Monitor; Monitor().latest();"
+        "print([m for m in ('torch', 'llama_cpp', 'cupy', 'numba') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_sampling_each_second_costs_under_one_percent_of_a_core() -> None:
     monitor = Monitor()
     monitor.latest()
     before = time.thread_time()
-    for _ in range(30):  # thirty seconds' worth, with the walks that fall into them
+    for _ in range(30):  # thirty seconds' worth, with the seldom questions that fall into them
         monitor._take()
     for _ in range(6):
-        monitor._family_at = float("-inf")
+        monitor._seldom_at = float("-inf")
         monitor._take()
     assert (time.thread_time() - before) / 30 < 0.01
+
+
+def fake_amdsmi() -> ModuleType:
+    """amdsmi with one card; its clock is refused, one of its powers 'N/A'."""
+    module = ModuleType("amdsmi")
+
+    class AmdSmiException(Exception):
+        pass
+
+    def refuse(*_: object) -> None:
+        raise AmdSmiException("not supported")
+
+    answers = {
+        "amdsmi_get_processor_handles": ["handle"],
+        "amdsmi_get_gpu_vram_usage": {"vram_total": 20480, "vram_used": 5120},
+        "amdsmi_get_power_info": {"current_socket_power": "N/A", "average_socket_power": 90},
+        "amdsmi_get_pcie_info": {"pcie_metric": {"pcie_width": 16, "pcie_speed": 16000}},
+        "amdsmi_get_gpu_process_list": [
+            {"pid": 7, "memory_usage": {"vram_mem": 3 * GIB}},
+            {"pid": 8, "memory_usage": {"vram_mem": GIB}},
+        ],
+        "amdsmi_get_temp_metric": 48,
+        "amdsmi_get_gpu_asic_info": {"market_name": "Radeon RX 7900 XT"},
+        "amdsmi_get_gpu_activity": {"gfx_activity": 35},
+        "amdsmi_get_gpu_driver_info": {"driver_version": "6.12"},
+        "amdsmi_init": None,
+    }
+    for name, answer in answers.items():
+        setattr(module, name, lambda *_, answer=answer: answer)
+    module.AmdSmiException = AmdSmiException  # type: ignore[attr-defined]
+    module.amdsmi_get_clock_info = refuse  # type: ignore[attr-defined]
+    module.AmdSmiTemperatureType = SimpleNamespace(EDGE=0)  # type: ignore[attr-defined]
+    module.AmdSmiTemperatureMetric = SimpleNamespace(CURRENT=0)  # type: ignore[attr-defined]
+    module.AmdSmiClkType = SimpleNamespace(GFX=0)  # type: ignore[attr-defined]
+    return module
