@@ -21,7 +21,7 @@ from typing import Any
 from chatbot.database import Database
 from chatbot.errors import Cancelled, ChatbotError, NotFoundError
 from chatbot.i18n import N_
-from chatbot.types import Job, JobStep
+from chatbot.types import Job, JobState, JobStep
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class JobContext:
 
     def __init__(self, jobs: Jobs, job: Job) -> None:
         self.job = job
-        self.paused = False
+        self.asked: JobState | None = None
+        """What the person wants it to be instead of running: paused or cancelled."""
         self._jobs = jobs
         self._cancelled = threading.Event()
         self._reported_at = 0.0
@@ -235,11 +236,11 @@ class Jobs:
             "DELETE FROM jobs WHERE id = ? AND state IN ('done', 'failed', 'cancelled')", (job_id,)
         )
 
-    def _stop(self, job_id: str, state: str) -> None:
+    def _stop(self, job_id: str, state: JobState) -> None:
         with self._wake:
             for running in self._running.values():
                 if running.job.id == job_id:
-                    running.paused = state == "paused"
+                    running.asked = state
                     running.cancel()
                     return
         changed = self._database.execute(
@@ -303,9 +304,9 @@ class Jobs:
             self.update(job.id, state="running", progress=None)
             message = self._kinds[job.kind](context)
         except Cancelled:
-            if self._closing:  # which is not the person's cancel: it is taken up again next time
+            if context.asked is None and self._closing:  # it is taken up again next time
                 return {"state": "waiting", "progress": None}
-            return {"state": "paused" if context.paused else "cancelled"}
+            return {"state": context.asked or "cancelled"}
         except ChatbotError as error:
             return {"state": "failed", "error": error.to_json()}
         except Exception as error:  # kept in the job's row and the log; the queue goes on

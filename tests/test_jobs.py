@@ -118,6 +118,30 @@ def test_a_job_cut_by_a_restart_is_taken_up_again(database, paths):
     again.close()
 
 
+@pytest.mark.parametrize(("ask", "state"), [(Jobs.pause, "paused"), (Jobs.cancel, "cancelled")])
+def test_what_was_paused_or_cancelled_just_before_the_end_stays_so(database, ask, state):
+    started, closing = threading.Event(), threading.Event()
+
+    def work(context):
+        started.set()
+        assert closing.wait(10)
+        context.report(None)
+
+    first = Jobs(database)
+    first.register("work", work)
+    first.start()
+    job = first.submit("work", "lâu")
+    assert started.wait(10)
+    ask(first, job.id)
+    ending = threading.Thread(target=first.close)
+    ending.start()
+    while not first._closing:
+        pass
+    closing.set()
+    ending.join(10)
+    assert first.job(job.id).state == state
+
+
 def test_an_unknown_job_is_named(jobs):
     with pytest.raises(NotFoundError):
         jobs.job("nowhere")

@@ -193,10 +193,14 @@ def _shrinks(path: Path) -> bool:
     return packed < WORTH * sampled
 
 
+def unfinished(file: Path) -> Path:
+    """Where it is written until it is whole: always the same, so that a killed run's rest is overwritten."""
+    return file.with_name(f".{file.name[:60]}.unfinished")
+
+
 @contextmanager
 def _beside(file: Path) -> Iterator[Path]:
-    """A path beside the goal whose name is always the same, so that a killed run's rest is overwritten."""
-    temporary = file.with_name(f".{file.name[:60]}.unfinished")
+    temporary = unfinished(file)
     try:
         yield temporary
     finally:

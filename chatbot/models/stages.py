@@ -205,14 +205,20 @@ class Stages:
         self, report: Report, *, source: ModelArtifact, file: str, library: str | None = None
     ) -> dict[str, Any]:
         """The model in one zip: {file, size, ratio}."""
-        return making.run(
-            "package",
-            report,
-            source=home_of(source),
-            file=Path(file),
-            manifest={key: value for key, value in source.manifest.items() if key != "source"},
-            library=library,
-        )
+        from chatbot.models.package import unfinished
+
+        goal = Path(file)
+        try:
+            return making.run(
+                "package",
+                report,
+                source=home_of(source),
+                file=goal,
+                manifest={key: value for key, value in source.manifest.items() if key != "source"},
+                library=library,
+            )
+        finally:
+            unfinished(goal).unlink(missing_ok=True)  # a cancelled step has no time to do it
 
     def push(
         self, report: Report, *, source: ModelArtifact, repo: str, private: bool = True

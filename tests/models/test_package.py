@@ -26,7 +26,8 @@ from chatbot.errors import BrokenModel, Cancelled, CannotPack, DiskFullError, Mo
 from chatbot.models import making
 from chatbot.models.archive import MAX_ENTRIES, Archive, is_safe
 from chatbot.models.importing import import_model
-from chatbot.models.package import LIBRARY, MANIFEST, package
+from chatbot.models.package import LIBRARY, MANIFEST, package, unfinished
+from chatbot.models.stages import Stages
 from chatbot.models.store import ModelStore, home_of
 from chatbot.models.unpack import unpack
 from chatbot.settings import PROJECT, Paths
@@ -218,6 +219,24 @@ def test_cancelling_leaves_neither_zip_nor_files(
     with pytest.raises(Cancelled):
         unpack(cancel, source=tmp_path / "m.zip", target=target)
     assert list(target.iterdir()) == []
+
+
+def test_a_cancelled_job_leaves_nothing_beside_the_zip(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is killed where it is: it cannot tidy up after itself."""
+    model = import_model(store, model_folder(tmp_path / "m"))
+    goal = tmp_path / "out" / "m.zip"
+    goal.parent.mkdir()
+
+    def killed(_step: str, _report: Any, *, file: Path, **_params: Any) -> dict[str, Any]:
+        unfinished(file).write_bytes(b"half")
+        raise Cancelled
+
+    monkeypatch.setattr(making, "run", killed)
+    with pytest.raises(Cancelled):
+        Stages(store).package(lambda *_, **__: None, source=model, file=str(goal))
+    assert list(goal.parent.iterdir()) == []
 
 
 def test_an_older_zip_stays_until_the_new_one_is_whole(store: ModelStore, tmp_path: Path) -> None:
