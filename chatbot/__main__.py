@@ -235,6 +235,24 @@ def jobs_cancel(job_id: str, as_json: Json = False) -> None:
     show(run("jobs cancel", id=job_id), as_json, plain)
 
 
+@jobs.command("show")
+def jobs_show(job_id: str, as_json: Json = False) -> None:
+    """One piece of long work and its steps."""
+    show(run("jobs show", id=job_id), as_json, _job_text)
+
+
+@jobs.command("pause")
+def jobs_pause(job_id: str, as_json: Json = False) -> None:
+    """End a piece of long work for now, in the running Hearth."""
+    show(run("jobs pause", needs_owner=True, id=job_id), as_json, plain)
+
+
+@jobs.command("again")
+def jobs_again(job_id: str, as_json: Json = False) -> None:
+    """Go on with work that was paused, cancelled or went wrong, in the running Hearth."""
+    show(run("jobs again", needs_owner=True, id=job_id), as_json, plain)
+
+
 @evaluate.command("retrieval")
 def evaluate_retrieval(
     dataset: Path,
@@ -350,6 +368,14 @@ def _jobs_text(result: dict[str, Any]) -> str:
     return "\n".join(
         f"{j['id']}  {j['state']:9} {_title(j)}  {j['message']}" for j in result["jobs"]
     )
+
+
+def _job_text(job: dict[str, Any]) -> str:
+    lines = [f"{job['state']}  {_title(job)}"]
+    for step in job["steps"]:
+        said = filled(step["message"], step["values"], language())
+        lines.append(f"  {step['state']:8} {step['name']:10} {step['progress']:4.0%}  {said}")
+    return "\n".join(lines)
 
 
 def _title(job: dict[str, Any]) -> str:

@@ -303,12 +303,12 @@ class Workshop:
 
     def user_of(self, model_id: str) -> str | None:
         """Why the model must stay as it is, as a msgid; None when nobody uses it."""
+        path = self._models.get(model_id).path
         loaded = self._engines.loaded
-        if loaded and loaded.spec.model_id == model_id:
+        if loaded and path in (loaded.spec.path, loaded.spec.adapter):
             return N_("it is loaded.")
         if any(_reads(job, model_id) for job in self.jobs(active=True)):
             return N_("a job reads it.")
-        path = self._models.get(model_id).path
         if path in (self._settings().embedder, self._settings().reranker):
             return N_("the search uses it.")
         return None

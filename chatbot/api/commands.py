@@ -244,6 +244,18 @@ def jobs_cancel(services: Services, id: str) -> Result:  # noqa: A002  as client
     return {"cancelled": id}
 
 
+def jobs_pause(services: Services, id: str) -> Result:  # noqa: A002  as clients name it
+    """End a piece of long work for now."""
+    services.jobs.pause(id)
+    return {"paused": id}
+
+
+def jobs_again(services: Services, id: str) -> Result:  # noqa: A002  as clients name it
+    """Go on with work that was paused, cancelled or went wrong; finished steps stay done."""
+    services.jobs.again(id)
+    return {"waiting": id}
+
+
 COMMANDS: dict[str, Callable[..., Result]] = {
     "ask": ask,
     "search": search,
@@ -264,6 +276,8 @@ COMMANDS: dict[str, Callable[..., Result]] = {
     "jobs list": jobs_list,
     "jobs show": jobs_show,
     "jobs cancel": jobs_cancel,
+    "jobs pause": jobs_pause,
+    "jobs again": jobs_again,
 }
 
 
