@@ -18,6 +18,7 @@ from typing import Any
 
 from chatbot.errors import ModelError
 from chatbot.i18n import N_
+from chatbot.memory.facts import ModelFacts
 from chatbot.models import making
 from chatbot.models.download import Journal, journal_of
 from chatbot.models.files import Report, StoredFile, check_room, telling_full_disk
@@ -104,9 +105,10 @@ def download(
         "figures": found["figures"],
         "at": time.time(),
     }
+    facts = _facts_of(target, stored, model)
     with telling_full_disk(store.folder):
         listed = store.add(
-            making.facts_of(target, stored),
+            facts,
             sorted(stored, key=_weights_first),
             target,
             name=name or ("" if file else model.repo.rpartition("/")[2]),
@@ -209,7 +211,8 @@ def check_runs_no_code(hub: Hub, model: RemoteModel, files: Sequence[RemoteFile]
                 N_("it asks for program code of its own, and Hearth never runs a model's code. Look for a GGUF of it."),
                 name=model.repo,
             )  # fmt: skip
-        if method := (settings.get("quantization_config") or {}).get("quant_method"):
+        quantised = settings.get("quantization_config")
+        if method := quantised.get("quant_method") if isinstance(quantised, dict) else quantised:
             raise ModelError(
                 N_("its weights are quantised with {part}; choose the plain model or a GGUF file."),
                 name=model.repo,
@@ -246,6 +249,17 @@ def forget(store: ModelStore, repo: str, file: str | None = None) -> None:
     for begun in unfinished(store):
         if begun.repo == repo and begun.file == file:
             _clear(begun.folder)
+
+
+def _facts_of(target: Path, stored: list[StoredFile], model: RemoteModel) -> ModelFacts:
+    """What was fetched. Of what is whole and yet no model nothing is kept: it would be the same once more."""
+    try:
+        return making.facts_of(target, stored)
+    except ModelError as error:
+        _clear(target)
+        if error.values.get("name") == target.name:  # people never saw that folder
+            raise type(error)(**{**error.values, "name": model.repo}) from error
+        raise
 
 
 def _clear(folder: Path) -> None:

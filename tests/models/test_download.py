@@ -358,6 +358,26 @@ def test_a_model_with_code_of_its_own_is_refused_before_its_weights(hub, store):
     assert list(store.folder.iterdir()) == []
 
 
+def test_what_is_whole_and_yet_no_model_does_not_stay(hub, store):
+    """It would be fetched again, be refused again, and fill the disk meanwhile."""
+    hub.add(
+        "student/odd", {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"x" * 99}
+    )
+    with pytest.raises(ModelError) as refused:
+        _download(store, hub, "student/odd")
+    assert ".download-" not in refused.value.text("en")
+    assert list(store.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("quantised", ['["gptq"]', '"gptq"', '{"quant_method": "gptq"}'])
+def test_quantised_weights_are_refused_however_the_settings_say_it(hub, store, quantised):
+    hub.add("student/gptq", {"config.json": f'{{"quantization_config": {quantised}}}'.encode(),
+                             "model.safetensors": b"x"})  # fmt: skip
+    with pytest.raises(ModelError, match="gptq"):
+        fetching.download(store, quiet, repo="student/gptq")
+    assert list(store.folder.iterdir()) == []
+
+
 def test_a_repository_without_a_model_says_so(hub, store):
     hub.add("student/none", {"README.md": b"#", "data.csv": b"1"})
     with pytest.raises(ModelError, match="no model"):
