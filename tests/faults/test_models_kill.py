@@ -45,7 +45,7 @@ AT_ONCE = 2 if FULL else 1
 LAYERS = 4 if FULL else 2
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.timeout(7200 if FULL else 240),
+    pytest.mark.timeout(7200 if FULL else 600),
     pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL"),
 ]
 STEPS = ("download", "prepare", "merge", "convert", "quantise", "unpack")
