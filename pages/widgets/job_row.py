@@ -96,7 +96,7 @@ def _buttons(job: Job) -> None:
     if job.steps and job.state in ("failed", "cancelled"):
         _button(job, "again", _("Try again"), "refresh")
     if job.steps:
-        _button(job, "remove", _("Clear"), "done_all")
+        _button(job, "remove", _("Take off the list"), "done_all")
 
 
 def _button(job: Job, action: str, label: str, icon: str) -> bool:
