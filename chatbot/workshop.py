@@ -169,7 +169,7 @@ class Workshop:
         title = {"name": name, "adapter": addition.name if addition else Path(adapter).name}
         return self._begin("merge", chain.checked(stages), source, **title)
 
-    def convert(self, source: str, type_: str = "f16") -> Job:
+    def convert(self, source: str, type_: str = "auto") -> Job:
         """Begin to turn a folder into a GGUF file."""
         stages, name = self._from(source)
         stages = [*stages, Stage("convert", {"type": type_.lower()})]
@@ -301,13 +301,14 @@ class Workshop:
 
     # --- what is in use ---------------------------------------------------------------------
 
-    def user_of(self, model_id: str) -> str | None:
-        """Why the model must stay as it is, as a msgid; None when nobody uses it."""
+    def user_of(self, model_id: str, *, apart_from: Job | None = None) -> str | None:
+        """Why the model must stay as it is, as a msgid; None when nobody uses it, but for that job."""
         path = self._models.get(model_id).path
         loaded = self._engines.loaded
         if loaded and path in (loaded.spec.path, loaded.spec.adapter):
             return N_("it is loaded.")
-        if any(_reads(job, model_id) for job in self.jobs(active=True)):
+        others = (j for j in self.jobs(active=True) if not apart_from or j.id != apart_from.id)
+        if any(_reads(job, model_id) for job in others):
             return N_("a job reads it.")
         if path in (self._settings().embedder, self._settings().reranker):
             return N_("the search uses it.")
@@ -326,14 +327,18 @@ class Workshop:
         made: str | None = context.job.params.get("source")
         beside: str | None = None
         said: dict[str, Any] = {}
+        begin = self._first_left(context, stages)
         for number, stage in enumerate(stages):
             apart = stage.params.pop("beside", False)
             if stage.do == "merge" and stage.params["adapter"] == BESIDE:
                 stage.params["adapter"] = beside
-            if context.steps[number].state != "done":
+            if number >= begin:
                 with context.step(number) as report:
+                    before = {model.id for model in self._models.list()}
                     outcome = self._do(stage, made, context, report)
                     if isinstance(outcome, str):
+                        if outcome not in before:  # its own, to tidy away once it has served
+                            self._models.note(outcome, job=context.job.id)
                         report.made(outcome)
                     elif outcome:
                         said = outcome
@@ -346,6 +351,18 @@ class Workshop:
         if context.job.params.get("keep") == "result":
             self._tidy(context, len(stages))
         return json.dumps(said, default=str) if said else made or ""
+
+    def _first_left(self, context: JobContext, stages: Sequence[Stage]) -> int:
+        """The stage to begin with: what is done stays done while the models it left are still here."""
+        done = [step.state == "done" for step in context.steps]
+        first = done.index(False) if False in done else len(done)
+        for number in reversed(range(first)):
+            model_id = context.steps[number].model
+            if model_id and not self._known(model_id):
+                first = number  # removed since then: it is made again
+            elif model_id and not stages[number].params.get("beside"):
+                break
+        return first
 
     def _do(
         self, stage: Stage, made: str | None, context: JobContext, report: StepContext
@@ -439,21 +456,18 @@ class Workshop:
             for step, stage in zip(context.steps[:number], stages, strict=False)
             if step.model and not stage["params"].get("beside")
         ]
-        needed = before[-1:] if number == len(context.steps) else before[-2:]
-        for model_id in dict.fromkeys(before):
-            if model_id in needed or self.loaded(model_id):
+        before = list(dict.fromkeys(before))  # a step with nothing to do gives back what it got
+        ended = number == len(context.steps)
+        goes_on = any(stage["do"] in chain.MAKES for stage in stages[number:])
+        needed = before[-1:] if ended or goes_on else before[-2:]
+        for model_id in before:
+            model = self._known(model_id)
+            if model is None or model.linked or model_id in needed:
                 continue
-            try:
-                model = self._models.get(model_id)
-            except NotFoundError:
-                continue
-            if model.added_at >= context.job.created_at and not model.linked:
+            own = model.manifest.get("job") == context.job.id
+            default = self._settings().default_model == model_id
+            if own and not default and not self.user_of(model_id, apart_from=context.job):
                 self._models.remove(model_id)
-
-    def loaded(self, model_id: str) -> bool:
-        """Whether that model is in memory."""
-        loaded = self._engines.loaded
-        return bool(loaded and loaded.spec.model_id == model_id)
 
     # --- planning ---------------------------------------------------------------------------
 

@@ -7,15 +7,17 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from chatbot import services as rooms
-from chatbot.errors import FailedCheck, ModelInUse, NotFoundError
+from chatbot.errors import FailedCheck, ModelError, ModelInUse, NotFoundError
 from chatbot.jobs import error_of
 from chatbot.models import chain
 from chatbot.models.chain import Ingredients, Stage
+from chatbot.models.importing import import_model
 from chatbot.models.relations import base_name, bases_of
 from chatbot.models.stages import Stages, kind_of, stem
 from chatbot.services import Services, open_services
@@ -187,6 +189,51 @@ def test_a_check_against_another_model_fails_with_figures(services, tiny_gguf, t
     assert verdict["verdict"] == "fail"
     assert verdict["parent"] == source.id
     assert any(check["verdict"] == "fail" for check in verdict["checks"])
+
+
+@pytest.fixture
+def in_moments(services, tiny_gguf, tmp_path, monkeypatch):
+    """Stages that take no time: each makes a model of its own; those named in the set fail."""
+    failing: set[str] = set()
+
+    def listed(name: str) -> ModelArtifact:
+        file = tmp_path / f"{name}.gguf"
+        file.write_bytes(tiny_gguf.read_bytes()[:-8] + name.encode()[:8].ljust(8))
+        return import_model(services.models, file, link=False)
+
+    def do(stage, made, context, report):
+        if stage.do in failing:
+            raise ModelError("no", name=stage.do)
+        return None if stage.do == "verify" else listed(stage.do).id
+
+    monkeypatch.setattr(services.workshop, "_do", do)
+    return SimpleNamespace(failing=failing, listed=listed)
+
+
+def begin_chain(services: Services) -> Job:
+    stages = chain.ready_chain([Stage("download")], adapter=None, type_="Q4_0")
+    return services.workshop._begin("make_ready", stages, keep="checkable", name="tiny")
+
+
+def test_a_chain_tidies_away_its_own_models_only(services, in_moments):
+    theirs = in_moments.listed("download")
+    job = begin_chain(services)
+    made(services, job)
+    assert {model.name for model in services.models.list()} == {"download", "convert", "quantise"}
+    assert services.models.get(theirs.id).manifest.get("job") is None
+
+
+def test_what_was_removed_while_a_chain_rested_is_made_again(services, in_moments):
+    in_moments.failing.add("quantise")
+    job = ended(services, begin_chain(services))
+    assert job.state == "failed"
+    (converted,) = services.models.list()
+    assert converted.name == "convert", "what came before it has served"
+    services.remove_model(converted.id)
+    in_moments.failing.clear()
+    services.jobs.again(job.id)
+    made(services, job)
+    assert {model.name for model in services.models.list()} == {"convert", "quantise"}
 
 
 # --- from the hub ---------------------------------------------------------------------------
