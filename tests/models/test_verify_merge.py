@@ -95,6 +95,21 @@ def test_a_sound_merge_of_every_kind_passes(
     assert check(made, base)["verdict"] == "fail"  # without the adapter nothing explains the change
 
 
+def test_an_adapter_kept_as_a_pickle_is_held_against_the_merge(base: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    adapter = adapter_for(base, tmp_path / "adapter")
+    made = merged_by_peft(base, adapter, tmp_path / "merged")
+    plain = adapter / "adapter_model.safetensors"
+    torch.save(load_file(plain), adapter / "adapter_model.bin")
+    plain.unlink()
+    verdict = check(made, base, adapter=adapter, step="merge", run=False)
+    assert verdict["verdict"] == "pass", failed(verdict)
+    assert found(verdict, "adapter")["measured"]["changed"] == 6
+    assert "adapter" in failed(check(base, base, adapter=adapter, step="merge", run=False))
+
+
 @pytest.fixture(scope="module")
 def plain(home: Path) -> tuple[Path, Path]:
     base = wide_hf(home / "plain", dtype="bfloat16")

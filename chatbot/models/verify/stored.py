@@ -1,7 +1,7 @@
 """A model as it lies on the disk: its tensors, read a few rows at a time, and what its headers say.
 
-Written apart from the code that makes models, so that one mistake cannot hide in both. Nothing is
-mapped into memory; what the header checks of `chatbot.memory` refuse is never read here.
+Written apart from the code that makes models, so that one mistake cannot hide in both. Only PyTorch
+files are mapped into memory; what the header checks of `chatbot.memory` refuse is never read here.
 """
 
 from __future__ import annotations
@@ -148,8 +148,9 @@ def _open_folder(folder: Path) -> StoredModel:
 
 
 def _open_adapter(folder: Path) -> StoredModel:
-    file = folder / adapter.WEIGHTS
-    tensors = {tensor.name: tensor for tensor in _safetensors(file)}
+    file = adapter.weights_file(folder)
+    pickled = file.name == adapter.PICKLED
+    tensors = _pickled((file,)) if pickled else {one.name: one for one in _safetensors(file)}
     return StoredModel("adapter", folder, tensors, read_json(folder / adapter.CONFIG), (file,))
 
 
@@ -163,13 +164,17 @@ def _safetensors(file: Path) -> Iterator[Stored]:
 
 
 def _open_state_dict(path: Path, files: tuple[Path, ...]) -> StoredModel:
+    return StoredModel("pt", path, _pickled(files), read_json(files[0].parent / CONFIG), files)
+
+
+def _pickled(files: tuple[Path, ...]) -> dict[str, Stored]:
     tensors = {}
     for file in files:
         for name, value in state_of(file).items():
             kind = _KINDS[str(value.dtype)]
             rows = value.reshape(-1, value.shape[-1] if value.dim() > 1 else 1)
             tensors[name] = Stored(name, tuple(value.shape), kind, partial(_torch_rows, rows))
-    return StoredModel("pt", path, tensors, read_json(files[0].parent / CONFIG), files)
+    return tensors
 
 
 def state_of(file: Path) -> dict[str, Any]:
