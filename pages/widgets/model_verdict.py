@@ -14,6 +14,10 @@ from widgets.words import _, decimal, language, moment, plural, seconds, size
 
 CHECKS = {
     "files": (N_("Files"), N_("Every byte is the one that was written: SHA-256.")),
+    "parent": (
+        N_("The model it was made from"),
+        N_("Everything else here is held against it."),
+    ),
     "structure": (N_("Structure"), N_("The same tensors with the same names and shapes.")),
     "weights": (N_("Weights"), N_("How far each weight moved: ε = ‖θ after − θ before‖₂.")),
     "finite": (N_("No broken numbers"), N_("No weight is infinite or not a number.")),

@@ -5,25 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from chatbot.i18n import N_
-
-TITLES = {
-    "files": N_("File hashes"),
-    "parent": N_("The model it was made from"),
-    "structure": N_("Names and shapes of the weights"),
-    "settings": N_("Settings of the model"),
-    "finite": N_("No broken numbers"),
-    "weights": N_("Weights"),
-    "embedding": N_("Embedding table"),
-    "ones": N_("An embedding of ones"),
-    "adapter": N_("Adapter applied once"),
-    "tokens": N_("Tokenizer"),
-    "template": N_("Chat template"),
-    "outputs": N_("Answers"),
-    "repeat": N_("Same answer every time"),
-}
-"""What people call each check."""
-
 Verdict = Literal["pass", "fail", "skipped"]
 
 
