@@ -396,5 +396,7 @@ def test_the_room_a_chain_needs_is_its_fullest_moment():
     assert [stage.do for stage in stages] == [
         "download", "verify", "prepare", "verify", "convert", "verify", "quantise", "verify",
     ]  # fmt: skip
+    exact = chain.ready_chain([], adapter=None, type_="fp16")
+    assert [stage.do for stage in exact] == ["prepare", "verify"]
     embedder = chain.ready_chain([Stage("download")], adapter=None, type_="auto", runs=True)
     assert [stage.do for stage in embedder] == ["download", "verify"]

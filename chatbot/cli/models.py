@@ -87,7 +87,10 @@ def ready(
     source: Annotated[str, typer.Argument(help="A repository of the hub, an id or a path.")],
     adapter: Annotated[str | None, typer.Option(help="An adapter to merge: id or path.")] = None,
     type_: Annotated[
-        str, typer.Option("--type", help="GGUF type; auto is the best that fits.")
+        str,
+        typer.Option(
+            "--type", help="GGUF type; auto is the best that fits, fp16 a folder for the GPU."
+        ),
     ] = "auto",
     keep: Annotated[Keep, typer.Option(help="Which of the models on the way stay.")] = "checkable",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
@@ -121,7 +124,7 @@ def merge(base: Source, adapter: Source, as_json: Json = False) -> None:
 @app.command()
 def convert(
     source: Source,
-    type_: Annotated[str, typer.Option("--type", help="F16, BF16, F32 or Q8_0.")] = "F16",
+    type_: Annotated[str, typer.Option("--type", help="auto, F16, BF16, F32 or Q8_0.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Turn a model folder into a GGUF file."""

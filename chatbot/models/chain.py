@@ -34,6 +34,8 @@ MAKES = ("download", "import", "unpack", "merge", "prepare", "convert", "quantis
 CHECKED = tuple(step for step in MAKES if step != "import")
 """Steps after which the model is checked; what a person brings along is only read."""
 
+FP16 = "fp16"
+
 BITS = {
     "F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.7, "Q5_K_S": 5.54,
     "Q4_K_M": 4.9, "Q4_K_S": 4.6, "IQ4_XS": 4.3, "Q3_K_L": 4.3, "Q3_K_M": 3.95, "Q3_K_S": 3.5,
@@ -73,14 +75,16 @@ def ready_chain(
 ) -> list[Stage]:
     """From what `first` fetches to the GGUF that runs: merge, FP16, GGUF, quantise, each checked.
 
-    `type_` is a GGUF type or 'auto', the best that fits when its turn comes. What `runs` as it is fetched,
-    a GGUF or an embedder, needs none of it.
+    `type_` is a GGUF type, 'auto' (the best that fits when its turn comes), or 'fp16': the folder that a
+    graphics card runs through transformers. What `runs` as it is fetched, a GGUF or an embedder, needs
+    none of it.
     """
     stages = list(first)
     if not runs:
         stages += [Stage("merge", {"adapter": adapter})] if adapter is not None else []
-        stages += [Stage("prepare"), Stage("convert", {"type": "f16"})]
-        stages += [Stage("quantise", {"type": type_})]
+        stages += [Stage("prepare")]
+        if type_.lower() != FP16:
+            stages += [Stage("convert"), Stage("quantise", {"type": type_})]
     return checked(stages)
 
 

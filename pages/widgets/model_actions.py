@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from chatbot.errors import ChatbotError
+from chatbot.hardware.detect import installed
 from chatbot.i18n import N_
 from chatbot.markup import literal
 from chatbot.models.chain import Stage
@@ -135,6 +136,13 @@ def chain_form(
     source: str, *, adapter: str | None = None, type_: str = "auto", role: ModelRole | None = None
 ) -> None:
     """What the whole way does and needs, and the button that begins it."""
+    if type_ == "auto" and role in (None, "chat") and installed().transformers_gpu:
+        type_ = st.radio(
+            _("How it should run"),
+            list(_RUN_AS),
+            format_func=lambda t: _(_RUN_AS[t]),
+            key="chain-type",
+        )
     workshop, options = services().workshop, {"adapter": adapter, "type_": type_, "role": role}
     keep = st.session_state.get("chain-keep", "checkable")
     try:
@@ -190,6 +198,10 @@ _EXPLAINED = {
     "convert": N_("the form that runs fast on every PC."),
     "quantise": N_("the best quantisation that fits this PC now."),
 }
+_RUN_AS = {
+    "auto": N_("Quantised, through llama.cpp: small and fast"),
+    "fp16": N_("In 16 bits on the graphics card: exact, needs its memory"),
+}
 _KEEP = {
     "checkable": N_("The result, and what it is checked against"),
     "result": N_("Only the result"),
@@ -220,7 +232,10 @@ def _convert(model: ModelArtifact) -> None:
             " exact as they are; make it smaller afterwards."
         )
     )
-    kind = st.selectbox(_("Weights"), ["F16", "BF16", "F32", "Q8_0"], key="convert-type")
+    kinds = ["F16", "BF16", "F32", "Q8_0"]
+    own = model.manifest["quantisation"]  # BF16 may hold values that F16 cannot
+    at = kinds.index(own) if own == "BF16" else 0
+    kind = st.selectbox(_("Weights"), kinds, index=at, key="convert-type")
     _go(_("Begin"), lambda: services().workshop.convert(model.id, kind))
 
 
