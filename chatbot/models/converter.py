@@ -52,7 +52,9 @@ def _choose(source: Path, vocabulary: Path, arguments: list[str]) -> PreTokenize
 
     try:
         _run([*arguments, "--vocab-only"], vocabulary, "gpt-2")
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            source, local_files_only=True, trust_remote_code=False
+        )
         expected = [tokenizer(probe)["input_ids"] for probe in PROBES]
         return find_pre_tokenizer(source, vocabulary, expected)
     finally:

@@ -110,7 +110,12 @@ def _write_settings(file: Path, folder: Path, name: str, architecture: str) -> N
     from transformers import AutoConfig, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    place = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    place: dict[str, Any] = {
+        "pretrained_model_name_or_path": file.parent,
+        "gguf_file": file.name,
+        "local_files_only": True,
+        "trust_remote_code": False,  # unsaid, it would ask for leave on stdin
+    }
     try:
         config = AutoConfig.from_pretrained(**place)
         tokenizer = AutoTokenizer.from_pretrained(**place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -278,6 +279,25 @@ def test_a_gguf_file_gives_back_what_went_in(
     said = "Điều 20. Người lao động được nghỉ 12 ngày <|im_end|> school"
     assert ours(said).input_ids == theirs(said).input_ids
     assert ours.chat_template == theirs.chat_template
+
+
+def test_program_code_beside_a_gguf_is_neither_run_nor_asked_about(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A downloads folder may hold another model's files, and transformers would ask on stdin."""
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append("?") or "y")
+    canary = tmp_path / "canary"
+    beside = Path(shutil.copy(tiny_gguf, tmp_path / "tiny.gguf"))
+    (tmp_path / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
+    named = {"auto_map": {"AutoTokenizer": ["evil.T", None], "AutoConfig": "evil.C"}}
+    for name in ("tokenizer_config.json", "config.json"):
+        settings = {**named, "tokenizer_class": "EvilTokenizer", "model_type": "evil"}
+        (tmp_path / name).write_text(json.dumps(settings))
+    with contextlib.suppress(ModelError):
+        prepared(beside, tmp_path / "out")
+    assert not canary.exists()
+    assert asked == []
 
 
 def test_a_zip_with_a_gguf_in_it(tiny_hf: Path, tiny_gguf: Path, tmp_path: Path) -> None:
