@@ -85,7 +85,7 @@ def models_merge(services: Services, source: str, adapter: str, wait: bool = Tru
 def models_convert(
     services: Services,
     source: str,
-    type: str = "F16",  # noqa: A002  as the command line names it
+    type: str = "auto",  # noqa: A002  as the command line names it
     wait: bool = True,
 ) -> Result:
     """Turn a model folder into a GGUF file."""

@@ -7,6 +7,7 @@ it made, or None. Every made model carries where it comes from: origin, lineage,
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,8 @@ _PRECISION = re.compile(
     r"[ ._-]+(fp16|f16|bf16|fp32|f32|i?q\d+(_[0-9a-z]+)*|mxfp4|safetensors)$", re.IGNORECASE
 )
 PICKLED = (".bin", ".pt", ".pth")
+IMPORTANCE = "importance.imatrix"
+"""Beside a GGUF: the matrix it was quantised with, so that it can be checked bit for bit later."""
 
 
 def stem(name: str) -> str:
@@ -132,12 +135,17 @@ class Stages:
             report(1.0, N_("It is in 16 bits already."))
             return source.id
         label = {"keep": ""}.get(precision, "FP16" if precision == "auto" else precision.upper())
-        return self._make(
+        made = self._make(
             "prepare", report, source, f"{stem(source.name)} {label}".strip(), **options
         )
+        if precision == "auto" and self._store.get(made).manifest["quantisation"] == "BF16":
+            self._store.note(made, name=f"{stem(source.name)} BF16")
+        return made
 
-    def convert(self, report: Report, *, source: ModelArtifact, type: str = "F16") -> str:  # noqa: A002  as the command line names it
-        """A folder as a GGUF file."""
+    def convert(self, report: Report, *, source: ModelArtifact, type: str = "auto") -> str:  # noqa: A002  as the command line names it
+        """A folder as a GGUF file; auto keeps BF16, whose values FP16 may not hold, and takes F16 else."""
+        if type == "auto":
+            type = "BF16" if source.manifest["quantisation"] == "BF16" else "F16"  # noqa: A001
         return self._make(
             "convert",
             report,
@@ -157,10 +165,13 @@ class Stages:
     ) -> str:
         """A GGUF with smaller weights."""
         matrix = Path(importance) if importance else None
-        return self._make(
+        made = self._make(
             "quantise", report, source, f"{stem(source.name)} {type.upper()}", type=type,
             importance=matrix,
         )  # fmt: skip
+        if matrix and made != source.id:
+            shutil.copyfile(matrix, home_of(self._store.get(made)) / IMPORTANCE)
+        return made
 
     def measure_importance(
         self, report: Report, *, source: ModelArtifact, file: Path, texts: list[str]
@@ -193,6 +204,7 @@ class Stages:
             report,
             source=Path(source.path),
             files=source.manifest["files"],
+            importance=_importance_of(source),
             **against,
         )
         unread = any(check["name"] == "parent" for check in verdict["checks"])
@@ -268,3 +280,9 @@ class Stages:
         line = {"id": source.id, "name": source.name, "format": source.format, "step": step}
         lineage = [*source.manifest.get("lineage", []), line | (notes or {})]
         return self._store.note(model.id, lineage=lineage).id
+
+
+def _importance_of(model: ModelArtifact) -> Path | None:
+    """The importance matrix that a model was quantised with, where it still is."""
+    kept = home_of(model) / IMPORTANCE
+    return kept if kept.is_file() else None

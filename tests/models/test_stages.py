@@ -1,0 +1,61 @@
+"""Stages hand on what the model before them is like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatbot.models.importing import import_model
+from chatbot.models.stages import Stages, home_of
+from chatbot.models.store import ModelStore
+from tests.tiny_models import make_hf
+
+TEXTS = ["The students and the teachers of the school met in the library and in the hall. " * 300]
+
+
+def quiet(_fraction: float, _message: str = "", **_values: Any) -> None:
+    """Nobody watches."""
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A model with one weight that FP16 cannot hold."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = make_hf(tmp_path / "Rất lớn")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"][0, 0] = 1e6
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_what_needed_bf16_is_called_so_and_stays_so_as_a_gguf(
+    store: ModelStore, large: Path
+) -> None:
+    stages = Stages(store)
+    source = import_model(store, large)
+    half = store.get(stages.prepare(quiet, source=source))
+    assert half.name == "Rất lớn BF16"
+    gguf = store.get(stages.convert(quiet, source=half))
+    assert gguf.name == "Rất lớn BF16"
+    assert "BF16" in gguf.manifest["types"]
+    assert "F16" not in gguf.manifest["types"]
+
+
+def test_a_model_quantised_by_importance_keeps_its_matrix_and_is_checked_by_it(
+    store: ModelStore, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    stages = Stages(store)
+    source = import_model(store, tiny_gguf)
+    matrix = tmp_path / "matrix"
+    stages.measure_importance(quiet, source=source, file=matrix, texts=TEXTS)
+    small = store.get(stages.quantise(quiet, source=source, type="Q4_0", importance=str(matrix)))
+    matrix.unlink()
+    assert [file.name for file in home_of(small).iterdir() if file.suffix == ".imatrix"]
+    verdict = stages.verify(quiet, source=small)
+    weights = next(check for check in verdict["checks"] if check["name"] == "weights")
+    assert verdict["verdict"] == "pass", verdict
+    measured = weights["measured"]
+    assert measured["recomputed_rows"] == measured["identical_rows"] > 0
