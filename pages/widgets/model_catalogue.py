@@ -13,7 +13,7 @@ from chatbot.markup import literal
 from chatbot.memory.recommend import recommend_text
 from chatbot.services import services
 from chatbot.settings import offline
-from widgets import fit_badge, hub_token, model_actions
+from widgets import fit_badge, hub_token, model_making
 from widgets.model_card import short
 from widgets.words import _, decimal, language, size
 
@@ -184,7 +184,7 @@ def _get(offer: Offer) -> None:
             key="get-how",
         )  # fmt: skip
     if how == "original":
-        model_actions.chain_form(entry.repo, role=entry.role)
+        model_making.chain_form(entry.repo, role=entry.role)
         return
     kinds = [way.type for way in ready]
     best = offer.best.type if offer.best and offer.best.type in kinds else kinds[-1]
@@ -199,7 +199,7 @@ def _get(offer: Offer) -> None:
         ),
         key="get-type",
     )
-    model_actions.chain_form(entry.gguf, type_=kind, role=entry.role)
+    model_making.chain_form(entry.gguf, type_=kind, role=entry.role)
 
 
 # --- the hub --------------------------------------------------------------------------------
@@ -264,4 +264,4 @@ def _get_hit(hit: Hit) -> None:
     st.markdown(f"**{literal(hit.repo)}**")
     if hit.gated:
         hub_token.show()
-    model_actions.chain_form(hit.repo)
+    model_making.chain_form(hit.repo)
