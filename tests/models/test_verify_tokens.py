@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,19 @@ def test_a_wrong_tokenizer_in_a_gguf_is_caught(
     wrong = write_metadata(copy(gguf, tmp_path / "wrong.gguf"), {key: alter(before[key])})
     assert compare(wrong, gguf).verdict == "fail"
     assert compare(wrong, hf).verdict == "fail"
+
+
+def test_a_lost_end_of_answers_is_caught(hf: Path, gguf: Path, tmp_path: Path) -> None:
+    folder = copy(hf, tmp_path / "không dừng")
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / file).is_file():
+            edit_json(folder / file, lambda said: said.pop("eos_token", None))
+    assert compare(folder, hf).verdict == "fail"
+    file = write_metadata(
+        Path(shutil.copy(gguf, tmp_path)), {}, drop=("tokenizer.ggml.eos_token_id",)
+    )
+    found = compare(file, hf)
+    assert (found.verdict, found.values["part"][:3]) == ("fail", "eos")
 
 
 def test_a_tokenizer_that_does_not_load_is_a_fault_and_a_parents_is_a_reason(

@@ -269,8 +269,9 @@ def _settings(
     """What the tokenizers' files say of themselves, as far as both sides say it."""
     for name in ("bos", "eos"):
         ours, theirs = after.special.get(name), before.special.get(name)
-        if theirs and ours and ours != theirs:
-            return OTHER_SPECIAL, {"part": f"{name}: {ours} ≠ {theirs}"}
+        # Without bos a text only begins otherwise, which `_encoded` sees; without eos no answer ends.
+        if theirs and ours != theirs and (ours or name == "eos"):
+            return OTHER_SPECIAL, {"part": f"{name}: {ours or '–'} ≠ {theirs}"}
     if isinstance(after, FolderTokenizer) and isinstance(before, FolderTokenizer):
         return _programs(after.program, before.program, grown=grown)
     if isinstance(after, GgufTokenizer) and isinstance(before, GgufTokenizer):
