@@ -105,10 +105,16 @@ def search(
 @app.command()
 def hardware(as_json: Json = False) -> None:
     """What this PC has, what of it is free, and which backend follows."""
-    from chatbot.hardware.detect import detect
+    from chatbot.hardware.detect import detect, fingerprint
+    from chatbot.memory.calibration import learnt, recorded, to_dict
     from chatbot.memory.recommend import recommend, recommend_text
+    from chatbot.memory.speed import kept_in
 
-    found = detect(Paths.default().data)
+    paths = Paths.default()
+    found = detect(paths.data)
+    machine = fingerprint(found)
+    loads = recorded(paths.database, machine)
+    speeds = kept_in(paths.database, machine)
     result = {
         "device": found.device,
         "gpus": [asdict(gpu) for gpu in found.gpus],
@@ -124,6 +130,9 @@ def hardware(as_json: Json = False) -> None:
         "disk": {"total": found.disk_total, "free": found.disk_free},
         "system": found.system,
         "plan": asdict(best) if (best := recommend(found)) else None,
+        "speeds": asdict(speeds) if speeds else None,
+        "loads": [to_dict(load) for load in loads],
+        "corrections": [{**asdict(taught), "applied": taught.applied} for taught in learnt(loads)],
         "reason": recommend_text(found, "en" if as_json else language()),
     }
     show(result, as_json, lambda r: json.dumps(r, indent=1, ensure_ascii=False))

@@ -34,6 +34,8 @@ from chatbot.errors import (
 )
 from chatbot.hardware.detect import detect, fingerprint, installed, without
 from chatbot.hardware.monitor import Monitor
+from chatbot.hardware.process import give_back
+from chatbot.hardware.speeds import Speeds, measure_speeds
 from chatbot.i18n import N_
 from chatbot.jobs import JobContext, Jobs, error_of
 from chatbot.library.chunking import CHUNKER_VERSION
@@ -76,7 +78,7 @@ if TYPE_CHECKING:
     from chatbot.evaluation.quality import Quality
     from chatbot.evaluation.questions import Suggestion
     from chatbot.evaluation.runs import Configuration
-    from chatbot.memory.calibration import Calibration
+    from chatbot.memory.calibration import Calibration, Load
 
 # Imported where they are needed, for the sake of a quick start: chatbot.evaluation,
 # chatbot.memory, library.exporting and importing, models.importing.
@@ -167,6 +169,7 @@ class Services:
         self.jobs.register("read_facts", self._read_facts)
         self.jobs.register("recut", self._recut)
         self.jobs.register("evaluate", self._evaluate)
+        self.jobs.register("benchmark", self._benchmark, lane="benchmark")
         self.jobs.start()
         self.read_facts()
         self.recut()
@@ -449,7 +452,41 @@ class Services:
         """What the loads of models on this PC were predicted to take, and took."""
         from chatbot.memory.calibration import Calibration
 
-        return Calibration(self.database, fingerprint(self.hardware()))
+        return Calibration(self.database, self._machine)
+
+    def loaded_memory(self) -> Load | None:
+        """What the model in memory was predicted to take, and takes."""
+        loaded = self.engines.loaded
+        return self.calibration.load_at(loaded.loaded_at) if loaded else None
+
+    @cached_property
+    def _machine(self) -> str:
+        return fingerprint(self.hardware())
+
+    def speeds(self) -> Speeds | None:
+        """How fast this PC was when it was measured last; None before."""
+        from chatbot.memory.speed import kept
+
+        return kept(self.database, self._machine)
+
+    def measure_speeds(self) -> Job:
+        """Begin to measure how fast this PC is, unless that goes on already."""
+        running = self.jobs.list(active=True, kind="benchmark")
+        return running[0] if running else self.jobs.submit("benchmark", N_("Measuring this PC"))
+
+    def _benchmark(self, _context: JobContext) -> None:
+        from chatbot.memory.speed import keep
+
+        gpus = any(gpu.kind != "rocm" for gpu in self.hardware().gpus)
+        on_gpu = gpus and installed().transformers_gpu
+        keep(self.database, self._machine, measure_speeds(on_gpu))
+
+    def free_memory(self) -> None:
+        """Unload the model and end the helpers that start again when they are needed."""
+        self.engines.unload()
+        self.engines.extractive().unload()
+        self.renderer.rest()
+        give_back()
 
     def _note_memory(
         self, worker: EngineWorker, growth: Growth, stats: GenerationStats | None

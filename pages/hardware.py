@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
+from chatbot.chat.history import error_text
 from chatbot.hardware.monitor import Sample
+from chatbot.hardware.process import name_of
+from chatbot.hardware.samples_file import csv_of
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Gpu, Hardware
-from widgets import chart, loaded_model, meter
-from widgets.words import _, decimal, plural, size
+from widgets import chart, loaded_model, loads, meter, this_pc_speed
+from widgets.words import _, decimal, language, moment, plural, size
 
-_CHART_SECONDS = 300
+_SHORT_SECONDS, _LONG_SECONDS = 300, 3600
+_NOTEWORTHY_SWAP = 500_000_000
+_PROGRAMS = 5
 _POLL_SECONDS = 2.0
 
 # What a person may have read about, and the flags that mean it.
@@ -40,8 +45,13 @@ def main() -> None:
     hardware = services().hardware()
     _verdict(hardware)
     _now()
-    st.subheader(_("The last five minutes"), anchor=False)
-    _charts()
+    _last_out_of_memory()
+    _over_time()
+    st.subheader(_("Memory: predicted and measured"), anchor=False)
+    loads.last()
+    st.subheader(_("How fast it is"), anchor=False)
+    this_pc_speed.benchmark()
+    this_pc_speed.answers()
     st.subheader(_("What this PC has"), anchor=False)
     _inventory(hardware)
 
@@ -55,6 +65,14 @@ def _verdict(hardware: Hardware) -> None:
                 "No graphics card that can run models was found, so they run on the processor: smaller"
                 " models answer at reading speed, quotations need no model at all."
             ),
+            icon=":material/memory:",
+        )
+    elif gpu.kind == "rocm" and hardware.device == "cpu":
+        st.info(
+            _(
+                "{gpu} is watched here, but the installed engines run models on the processor: they were"
+                " built without ROCm."
+            ).format(gpu=literal(gpu.name)),
             icon=":material/memory:",
         )
     elif hardware.unified_memory:
@@ -78,11 +96,26 @@ def _now() -> None:
     sample = services().monitor.latest()
     with st.container(border=True, gap="small"):
         loaded_model.show("hardware")
+        loads.in_memory()
         meter.shares(_("Memory"), sample.ram_total, sample.ram_available, sample.hearth)
         for gpu in sample.gpus:
-            meter.shares(gpu.name, gpu.total, gpu.free, gpu.used_by_hearth)
+            if gpu.kind != "mps":  # its memory is the one above
+                meter.shares(gpu.name, gpu.total, gpu.free, gpu.used_by_hearth)
             st.caption(" · ".join(_gpu_state(gpu)))
-        if sample.swap_used > 500_000_000:
+            if programs := _programs(gpu):
+                st.caption(programs)
+        for gone in _vanished(sample):
+            st.caption(
+                ":orange[:material/warning: "
+                + _("{gpu} no longer answers; the driver may be restarting it.").format(
+                    gpu=literal(gone.name)
+                )
+                + "]"
+            )
+        if sample.cores:
+            meter.cores(sample.cores)
+        st.caption(" · ".join(_swap_and_disk(sample)))
+        if sample.swap_used > _NOTEWORTHY_SWAP:
             st.caption(
                 ":orange[:material/info: "
                 + _("{size} are swapped to the disk; a loaded model may answer slowly.").format(
@@ -90,43 +123,144 @@ def _now() -> None:
                 )
                 + "]"
             )
+        if st.button(
+            _("Free memory"),
+            key="free-memory",
+            icon=":material/mop:",
+            disabled=services().engines.busy,
+            help=_("Unloads the model and ends helpers that start again when they are needed."),
+        ):
+            loaded_model.free_memory()
+            st.rerun()
 
 
 def _gpu_state(gpu: Gpu) -> list[str]:
-    parts = []
+    parts = [literal(gpu.name)] if gpu.kind == "mps" else []
     if gpu.load is not None:
         parts.append(_("load {percent} %").format(percent=decimal(gpu.load, 0)))
     if gpu.temperature is not None:
         parts.append(f"{decimal(gpu.temperature, 0)} °C")
     if gpu.power is not None:
-        parts.append(f"{decimal(gpu.power, 0)} W")
+        of = f" / {decimal(gpu.power_limit, 0)}" if gpu.power_limit else ""
+        parts.append(f"{decimal(gpu.power, 0)}{of} W")
+    if gpu.clock:
+        parts.append(f"{decimal(gpu.clock, 0)} MHz")
+    if gpu.memory_clock:
+        parts.append(_("memory {clock} MHz").format(clock=decimal(gpu.memory_clock, 0)))
+    if gpu.pcie:
+        parts.append(f"PCIe {gpu.pcie[0]} ×{gpu.pcie[1]}")
     if gpu.driver:
         parts.append(_("driver {version}").format(version=literal(gpu.driver)))
-    if gpu.used_by_hearth is None:
+    if gpu.cuda:
+        parts.append(f"CUDA {literal(gpu.cuda)}")
+    if gpu.kind == "mps":
+        parts.append(_("macOS tells its power to administrators only"))
+    elif gpu.used_by_hearth is None:
         parts.append(_("the driver does not tell which program uses how much"))
     return parts
 
 
+def _programs(gpu: Gpu) -> str:
+    """The programs that hold most of the card, as far as the driver tells."""
+    told = [
+        ("Hearth" if program.ours else literal(name_of(program.pid)), program.memory)
+        for program in gpu.programs
+        if program.memory
+    ]
+    return " · ".join(f"{name} {meter.memory(held)}" for name, held in told[:_PROGRAMS] if held)
+
+
+def _vanished(sample: Sample) -> list[Gpu]:
+    """Cards that were there within the last minutes and are not now."""
+    there = {(gpu.kind, gpu.index) for gpu in sample.gpus}
+    earlier = {
+        (gpu.kind, gpu.index): gpu
+        for one in services().monitor.series(_SHORT_SECONDS)
+        for gpu in one.gpus
+    }
+    return [gpu for card, gpu in earlier.items() if card not in there]
+
+
+def _swap_and_disk(sample: Sample) -> list[str]:
+    words = []
+    if sample.swap_total:
+        words.append(
+            _("Swap {used} of {total}").format(
+                used=meter.memory(sample.swap_used), total=meter.memory(sample.swap_total)
+            )
+        )
+    if sample.disk_total:
+        words.append(
+            _("Disk: {free} of {total} free").format(
+                free=size(sample.disk_free), total=size(sample.disk_total)
+            )
+        )
+    words.append(
+        _("reading {read}/s, writing {written}/s").format(
+            read=size(sample.disk_read), written=size(sample.disk_written)
+        )
+    )
+    return words
+
+
+def _last_out_of_memory() -> None:
+    message = services().history.last_out_of_memory()
+    if message is not None:
+        with st.expander(
+            _("Memory ran out last on {when}").format(when=moment(message.created_at)),
+            icon=":material/warning:",
+        ):
+            st.markdown(literal(error_text(message, language())))
+
+
+def _over_time() -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(_("Over time"), anchor=False, width="stretch")
+        spans = {_SHORT_SECONDS: _("5 min"), _LONG_SECONDS: _("1 h")}
+        seconds = st.segmented_control(
+            _("Span"),
+            list(spans),
+            default=_SHORT_SECONDS,
+            required=True,
+            format_func=spans.__getitem__,
+            label_visibility="collapsed",
+            key="hardware-span",
+        )
+        st.download_button(
+            _("CSV"),
+            lambda: csv_of(services().monitor.series(_LONG_SECONDS)),
+            file_name="hearth-samples.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            key="samples-csv",
+            on_click="ignore",
+        )
+    _charts(int(seconds or _SHORT_SECONDS))
+
+
 @st.fragment(run_every=_POLL_SECONDS)
-def _charts() -> None:
-    samples = services().monitor.series(_CHART_SECONDS)
+def _charts(seconds: int) -> None:
+    samples = services().monitor.series(seconds)
     if len(samples) < 2:
         st.caption(_("The first samples arrive in a moment."))
         return
-    newest = samples[-1]
-    loads = {_("Processor"): _line(samples, lambda s: s.cpu)}
+    loads_ = {_("Processor"): _line(samples, lambda s: s.cpu)}
     memories = {
         _("Memory"): _line(samples, lambda s: 100 * s.ram_used / max(s.ram_total, 1)),
         _("of it Hearth"): _line(samples, lambda s: 100 * s.hearth / max(s.ram_total, 1)),
     }
-    for gpu in newest.gpus:
-        name = f"{gpu.name} #{gpu.index}" if len(newest.gpus) > 1 else gpu.name
-        loads[name] = _line(samples, _of_gpu(gpu.index, lambda g: g.load))
-        memories[name] = _line(
-            samples, _of_gpu(gpu.index, lambda g: 100 * (g.total - g.free) / max(g.total, 1))
-        )
-    chart.lines(_("Activity"), loads, _CHART_SECONDS)
-    chart.lines(_("Memory in use"), memories, _CHART_SECONDS)
+    if samples[-1].swap_total:
+        memories[_("Swap")] = _line(samples, lambda s: 100 * s.swap_used / max(s.swap_total, 1))
+    cards = {(gpu.kind, gpu.index): gpu for sample in samples for gpu in sample.gpus}
+    for (kind, index), gpu in cards.items():
+        name = f"{gpu.name} #{index}" if len(cards) > 1 else gpu.name
+        loads_[name] = _line(samples, _of_gpu(kind, index, lambda g: g.load))
+        if kind != "mps":
+            memories[name] = _line(
+                samples, _of_gpu(kind, index, lambda g: 100 * (g.total - g.free) / max(g.total, 1))
+            )
+    chart.lines(_("Activity"), loads_, seconds)
+    chart.lines(_("Memory in use"), memories, seconds)
 
 
 def _line(samples: Sequence[Sample], read: Callable[[Sample], float | None]) -> list[chart.Point]:
@@ -135,9 +269,13 @@ def _line(samples: Sequence[Sample], read: Callable[[Sample], float | None]) -> 
     return [(newest - s.at, value) for s in samples if (value := read(s)) is not None]
 
 
-def _of_gpu(index: int, read: Callable[[Gpu], float | None]) -> Callable[[Sample], float | None]:
+def _of_gpu(
+    kind: str, index: int, read: Callable[[Gpu], float | None]
+) -> Callable[[Sample], float | None]:
     """That figure of the card with this number; None in samples where the card is missing."""
-    return lambda sample: next((read(g) for g in sample.gpus if g.index == index), None)
+    return lambda sample: next(
+        (read(g) for g in sample.gpus if (g.kind, g.index) == (kind, index)), None
+    )
 
 
 def _inventory(hardware: Hardware) -> None:

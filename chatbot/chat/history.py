@@ -14,7 +14,7 @@ from typing import Any
 
 from chatbot.chat.citations import cited_numbers, split_thinking
 from chatbot.database import Database
-from chatbot.errors import ChatbotError, NotFoundError
+from chatbot.errors import ChatbotError, NotFoundError, OutOfMemory
 from chatbot.i18n import N_, translate
 from chatbot.text import fold, folded_words
 from chatbot.types import (
@@ -232,6 +232,27 @@ class History:
             "INSERT OR REPLACE INTO opened SELECT id, ?, ? FROM messages WHERE id = ?",
             (number, time.time(), message_id),
         )
+
+    def written_by_models(self, limit: int = 200) -> list[tuple[float, str, GenerationStats]]:
+        """When, by which model and how fast the last answers were written, oldest first; quotes left out."""
+        rows = self._database.rows(
+            "SELECT created_at, model, stats FROM messages WHERE stats IS NOT NULL"
+            " AND engine NOT IN ('', 'extractive') ORDER BY created_at DESC LIMIT ?",
+            (limit,),
+        )
+        return [
+            (row["created_at"], row["model"], _record(GenerationStats, json.loads(row["stats"])))
+            for row in reversed(rows)
+        ]
+
+    def last_out_of_memory(self) -> Message | None:
+        """The newest answer that ended because memory ran out."""
+        row = self._database.row(
+            "SELECT * FROM messages WHERE json_extract(error, '$.code') = ?"
+            " ORDER BY created_at DESC LIMIT 1",
+            (OutOfMemory.code,),
+        )
+        return _message(row) if row else None
 
     def approved(self) -> list[Approved]:
         """Questions whose answers got a thumb up, or of which a cited passage was opened; the latest first.

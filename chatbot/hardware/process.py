@@ -1,7 +1,9 @@
-"""How much memory this very process holds and held at most, asked from inside it."""
+"""Processes: what this very one holds and held at most, asked from inside it, and what others are called."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 
 import psutil
@@ -37,3 +39,20 @@ def allocated_on_gpu() -> int | None:
         taken: int = torch.mps.driver_allocated_memory()
         return taken or None
     return None
+
+
+def name_of(pid: int) -> str:
+    """What that process is called; its number where that is not told."""
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return f"PID {pid}"
+
+
+def give_back() -> None:
+    """Return to the system what Python no longer uses."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not every C library has it
+        if trim is not None:
+            trim(0)

@@ -80,10 +80,11 @@ class Renderer:
     def _rest_later(self) -> None:
         if self._idle:
             self._idle.cancel()
-        self._idle = threading.Timer(self._idle_seconds, self._rest)
+        self._idle = threading.Timer(self._idle_seconds, self.rest)
         self._idle.daemon = True
         self._idle.start()
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
+        """End the process that draws, after the page it is at."""
         with self._one_at_a_time:
             self._child.restart()  # the next page starts a fresh one

@@ -1,4 +1,4 @@
-"""Lines over the last minutes on a fixed scale of 0 to 100 percent.
+"""Lines over the last minutes, or over the last answers.
 
 Drawn as a plain SVG picture: nothing to load, nothing to wait for, no flicker when it is drawn again.
 """
@@ -6,7 +6,7 @@ Drawn as a plain SVG picture: nothing to load, nothing to wait for, no flicker w
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import streamlit as st
@@ -28,49 +28,79 @@ _STYLE = """
 """
 
 Point = tuple[float, float]
-"""Seconds ago, percent."""
+"""Seconds ago (or steps back), percent (or figure)."""
 
 
-def lines(title: str, series: dict[str, Sequence[Point]], seconds: int) -> None:
+def lines(title: str, series: Mapping[str, Sequence[Point]], seconds: int) -> None:
     """One line a name over the last `seconds`; the newest figure stands beside each name."""
+    ago = _("{count} min ago").format(count=seconds // 60)
+    _figure(title, series, seconds, 100.0, 0, "%", (ago, _("now")))
+
+
+def steps(
+    title: str,
+    series: Mapping[str, Sequence[float]],
+    unit: str,
+    ends: tuple[str, str],
+    digits: int = 1,
+) -> None:
+    """One line a name, a step for each figure, oldest first, on a scale from 0 to the largest."""
+    count = max((len(values) for values in series.values()), default=0)
+    top = max((value for values in series.values() for value in values), default=0.0) or 1.0
+    placed = {
+        name: [(float(count - 1 - number), value) for number, value in enumerate(values)]
+        for name, values in series.items()
+    }
+    _figure(title, placed, max(count - 1, 1), top, digits, unit, ends)
+
+
+def _figure(
+    title: str,
+    series: Mapping[str, Sequence[Point]],
+    span: int,
+    top: float,
+    digits: int,
+    unit: str,
+    ends: tuple[str, str],
+) -> None:
     shown = {name: points for name, points in series.items() if points}
     key = "".join(
         f'<span><i style="background:{_color(number)}"></i>{escape(name)}'
-        f" <strong>{decimal(points[-1][1], 0)} %</strong></span>"
+        f" <strong>{decimal(points[-1][1], digits)} {escape(unit)}</strong></span>"
         for number, (name, points) in enumerate(shown.items())
     )
-    picture = base64.b64encode(_svg(list(shown.values()), seconds).encode()).decode()
-    ago = _("{count} min ago").format(count=seconds // 60)
+    picture = base64.b64encode(_svg(list(shown.values()), span, top).encode()).decode()
+    scale = f"0–{decimal(top, digits)} {unit}"
     st.html(
         f'{_STYLE}<figure class="hearth-chart"><figcaption><span>{escape(title)}</span>{key}</figcaption>'
         f'<img src="data:image/svg+xml;base64,{picture}" alt="{escape(title)}">'
-        f'<div class="hearth-scale"><span>{escape(ago)}</span><span>0–100 %</span>'
-        f"<span>{escape(_('now'))}</span></div></figure>"
+        f'<div class="hearth-scale"><span>{escape(ends[0])}</span><span>{escape(scale)}</span>'
+        f"<span>{escape(ends[1])}</span></div></figure>"
     )
 
 
-def _svg(lines_: Sequence[Sequence[Point]], seconds: int) -> str:
+def _svg(lines_: Sequence[Sequence[Point]], span: int, top: float) -> str:
     """A picture in its own right, because the page lets no SVG elements through."""
     grid = "".join(
-        f'<path d="M0 {y}H{seconds}" stroke="#8a8077" stroke-opacity="0.3" {_THIN}/>'
+        f'<path d="M0 {y}H{span}" stroke="#8a8077" stroke-opacity="0.3" {_THIN}/>'
         for y in (0, 50, 100)
     )
     drawn = "".join(
         f'<polyline fill="none" stroke="{_color(number)}" stroke-width="2" {_THIN}'
-        f' points="{_points(points, seconds)}"/>'
+        f' points="{_points(points, span, top)}"/>'
         for number, points in enumerate(lines_)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -2 {seconds} 104"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -2 {span} 104"'
         f' preserveAspectRatio="none">{grid}{drawn}</svg>'
     )
 
 
-def _points(points: Sequence[Point], seconds: int) -> str:
+def _points(points: Sequence[Point], span: int, top: float) -> str:
     return " ".join(
-        f"{seconds - ago:.1f},{100 - min(max(percent, 0), 100):.1f}"
-        for ago, percent in points
-        if ago <= seconds
+        f"{span - ago:.1f},{100 - min(max(100 * value / top, 0), 100):.1f}"
+        for ago, value in points
+        if ago <= span
     )
 
 

@@ -6,6 +6,8 @@ import streamlit as st
 
 from chatbot.markup import literal
 from chatbot.memory.plan import explain
+from chatbot.memory.speed import tokens_per_second
+from chatbot.services import services
 from chatbot.types import MemoryPlan, ModelArtifact
 from widgets.words import _, decimal, language
 
@@ -17,7 +19,8 @@ def show(plan: MemoryPlan) -> None:
     """The verdict as a badge, and the sentences that give its reason."""
     with st.container(horizontal=True, vertical_alignment="top", wrap=False):
         _badge(plan)
-        st.caption(literal(explain(plan, language())), width="stretch")
+        words = literal(explain(plan, language()))
+        st.caption(" ".join([words, *_speed(plan)]), width="stretch")
 
 
 def brief(plan: MemoryPlan, what: str) -> None:
@@ -27,7 +30,15 @@ def brief(plan: MemoryPlan, what: str) -> None:
         words = _("{what} needs {total} GB; {free} GB are free").format(
             what=what, total=decimal(plan.total / 1e9), free=decimal(plan.free / 1e9)
         )
-        st.caption(words, width="stretch")
+        st.caption(" · ".join([words, *_speed(plan)]), width="stretch")
+
+
+def _speed(plan: MemoryPlan) -> list[str]:
+    """About how fast it will write; nothing before this PC was measured."""
+    found = tokens_per_second(plan, services().speeds())
+    if found is None:
+        return []
+    return [_("≈ {speed} tokens/s").format(speed=decimal(found, 1 if found < 10 else 0))]
 
 
 def _badge(plan: MemoryPlan, help_: str | None = None) -> None:

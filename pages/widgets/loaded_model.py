@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psutil
 import streamlit as st
 
@@ -69,9 +71,18 @@ def _resident(pid: int) -> int:
 
 def unload() -> None:
     """Free the model's memory; what it was before is kept, to be shown beside what it is then."""
+    _free(services().engines.unload)
+
+
+def free_memory() -> None:
+    """The same with everything else that Hearth can do without for a while."""
+    _free(services().free_memory)
+
+
+def _free(work: Callable[[], None]) -> None:
     before = services().monitor.latest()
     try:
-        services().engines.unload()
+        work()
     except ChatbotError as error:
         st.toast(literal(error.text(language())), icon=":material/error:")
         return

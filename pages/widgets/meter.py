@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import streamlit as st
@@ -19,6 +20,15 @@ _STYLE = """
 .hearth-key { display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.875rem; margin-top: 0.35rem; }
 .hearth-key i { display: inline-block; width: 0.7rem; height: 0.7rem; border-radius: 0.2rem;
   margin-right: 0.35rem; vertical-align: -0.05rem; }
+.hearth-weights { background: #c4541f; }
+.hearth-kv { background: #3f86b5; }
+.hearth-buffers { background: #5f9a48; }
+.hearth-runtime { background: #a97fc0; }
+.hearth-measured { background: color-mix(in srgb, currentColor 55%, transparent); }
+.hearth-cores { display: flex; gap: 2px; align-items: flex-end; height: 2.2rem; margin-top: 0.35rem; }
+.hearth-cores i { flex: 1 1 0; max-width: 1.6rem; height: 100%; border-radius: 0.15rem; display: flex;
+  align-items: flex-end; overflow: hidden; background: color-mix(in srgb, currentColor 12%, transparent); }
+.hearth-cores b { display: block; width: 100%; background: #c4541f; }
 .hearth-key .hearth-free { background: color-mix(in srgb, currentColor 12%, transparent); }
 </style>
 """
@@ -29,6 +39,37 @@ def memory(number: float) -> str:
     if number >= _GB / 10:
         return f"{decimal(number / _GB)} GB"
     return f"{decimal(number / (1 << 20), 0)} MB"
+
+
+def cores(loads: Sequence[float]) -> None:
+    """One small bar a core, full at 100 percent."""
+    label = _("Load of each core")
+    bars = "".join(
+        f'<i title="{number}: {decimal(load, 0)} %"><b style="height:{load:.0f}%"></b></i>'
+        for number, load in enumerate(loads, 1)
+    )
+    st.html(
+        f"{_STYLE}<div><strong>{escape(label)}</strong></div>"
+        f'<div class="hearth-cores" role="img" aria-label="{escape(label)}">{bars}</div>'
+    )
+
+
+def parts(label: str, named: Sequence[tuple[str, str, int]], scale: int) -> None:
+    """A bar of `scale` bytes: each part has a colour (a class without 'hearth-'), words and bytes."""
+    bars = "".join(
+        f'<span class="hearth-{color}" style="width:{100 * number / max(scale, 1):.1f}%"></span>'
+        for color, _words, number in named
+    )
+    key = "".join(
+        f'<span><i class="hearth-{color}"></i>{escape(words)} {memory(number)}</span>'
+        for color, words, number in named
+    )
+    total = memory(sum(number for _color, _words, number in named))
+    st.html(
+        f"{_STYLE}<div>{escape(label)} · <strong>{total}</strong></div>"
+        f'<div class="hearth-bar" role="img" aria-label="{escape(label)} {total}">{bars}</div>'
+        f'<div class="hearth-key">{key}</div>'
+    )
 
 
 def shares(label: str, total: int, free: int, ours: int | None) -> None:

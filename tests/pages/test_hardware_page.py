@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 
 import pytest
 
-from chatbot.types import Gpu
+from chatbot.hardware.speeds import Speeds
+from chatbot.memory.speed import keep
+from chatbot.types import (
+    GenerationStats,
+    Gpu,
+    GpuProgram,
+    Growth,
+    MemoryPlan,
+)
 
 CARD = Gpu(
     index=0, name="RTX <b>4060</b>", kind="cuda", total=8 << 30, free=6 << 30, load=35.0,
-    temperature=61.0, power=80.0, driver="570.1", used_by_hearth=1 << 30,
+    temperature=61.0, power=80.0, driver="570.1", used_by_hearth=1 << 30, power_limit=115.0,
+    clock=1980.0, pcie=(4, 8), cuda="12.8", programs=(GpuProgram(1, 1 << 30, ours=True),),
 )  # fmt: skip
 
 
@@ -50,7 +60,10 @@ def test_it_says_what_this_pc_has_and_who_uses_the_memory(open_page, services):
 @pytest.mark.usefixtures("graphics_card")
 def test_a_graphics_card_shows_memory_load_temperature_and_power(open_page):
     app = open_page("hardware.py")
-    assert "load 35 % · 61 °C · 80 W" in shown(app)
+    assert "load 35 % · 61 °C · 80 / 115 W · 1,980 MHz · PCIe 4 ×8" in shown(app)
+    assert "driver 570" in shown(app)
+    assert "CUDA 12" in shown(app)
+    assert "Hearth 1.0 GB" in shown(app), "by program"
     assert "with 8.0 GB" in app.success[0].value, "the verdict names the card"
     # The driver's words are shown, never interpreted.
     assert "RTX &lt;b&gt;4060" in drawn(app)
@@ -69,3 +82,95 @@ def test_the_page_speaks_vietnamese(open_page, services):
     app = open_page("hardware.py")
     assert app.title[0].value == "Máy này"
     assert "Chương trình khác" in drawn(app)
+
+
+PLAN = MemoryPlan(
+    backend="llama_cpp", precision="Q4_K_M", device="cpu", gpu_layers=0, context=8192, kv_type="f16",
+    batch=512, threads=2, parts={"weights": 6 << 30, "kv": 1 << 30, "buffers": 1 << 29},
+    total=(7 << 30) + (1 << 29), free=16 << 30, fits=True, reason="",
+)  # fmt: skip
+
+
+def test_a_card_that_vanishes_is_said_and_the_page_lives(open_page, services, monkeypatch):
+    sample = services.monitor.latest()
+    earlier = replace(sample, at=sample.at - 5, gpus=(CARD,))
+    gone = replace(sample, gpus=())
+    monkeypatch.setattr(services.monitor, "latest", lambda: gone)
+    monkeypatch.setattr(services.monitor, "series", lambda _seconds: [earlier, gone])
+    assert "no longer answers" in shown(open_page("hardware.py"))
+
+
+def test_apples_memory_is_one_pool(open_page, services, monkeypatch):
+    gpu = Gpu(0, "Apple M3", "mps", total=12 << 30, free=8 << 30, load=40.0)
+    sample = replace(services.monitor.latest(), gpus=(gpu,))
+    monkeypatch.setattr(services.monitor, "latest", lambda: sample)
+    app = open_page("hardware.py")
+    assert "Apple M3 · load 40 %" in shown(app)
+    assert "administrators" in shown(app), "its power is not told, and that is said"
+    assert drawn(app).count("Other programs") == 1, "the GPU has no bar of its own"
+
+
+def test_loads_are_listed_with_predicted_measured_and_error(open_page, services):
+    assert "adds a line here" in shown(open_page("hardware.py"))
+    read = GenerationStats(prompt_tokens=600)
+    for number in range(5):
+        services.calibration.note(number, "<i>Llama</i>", PLAN, 1, Growth(8 << 30), read)
+    app = open_page("hardware.py")
+    assert "&lt;i&gt;Llama" in drawn(app)
+    assert "7.5 GB" in drawn(app)
+    assert "−6.2 %" in drawn(app)
+    assert "plans are corrected by +7 %" in shown(app)
+
+
+def test_the_model_in_memory_is_drawn_as_predicted_and_measured(open_page, services, monkeypatch):
+    services.calibration.note(1.0, "Llama", PLAN, 1, Growth(8 << 30))
+    monkeypatch.setattr(
+        services, "loaded_memory", lambda: services.calibration.load_at(1.0), raising=True
+    )
+    app = open_page("hardware.py")
+    assert "KV cache 1.0 GB" in drawn(app)
+    assert "Measured in main memory" in drawn(app)
+    assert "first long question" in shown(app)
+
+
+def test_the_button_measures_this_pc_and_the_page_shows_it(open_page, services):
+    app = open_page("hardware.py")
+    assert "Measure this PC" in [button.label for button in app.button]
+    app.button(key="benchmark").click().run()
+    (job,) = services.jobs.list(kind="benchmark")
+    assert services.jobs.wait(job.id, 120).state == "done"
+    app.run()
+    assert "GFLOP/s" in shown(app)
+    assert "Measure again" in [button.label for button in app.button]
+
+
+def test_a_card_is_compared_with_the_processor(open_page, services):
+    figures = Speeds(
+        1.0, 3.0, 20e9, 1e11, "RTX", 250e9, 12e12, 50e12, to_gpu=12e9, from_gpu=13e9
+    )  # fmt: skip
+    keep(services.database, services.calibration._machine, figures)
+    app = open_page("hardware.py")
+    assert "100 GFLOP/s · RTX 12.0 TFLOP/s" in shown(app)
+    assert "multiplies 120 times as fast" in shown(app)
+    assert "Transfer to the card" in shown(app)
+
+
+def test_the_speed_of_answers_and_the_last_out_of_memory(open_page, services):
+    conversation = services.history.create()
+    for speed in (8.0, 9.5):
+        stats = GenerationStats(tokens_per_second=speed, seconds_to_first_token=1.25)
+        services.history.add(
+            conversation.id, None, "assistant", "Xong.", engine="llama_cpp", stats=stats
+        )
+    lost = json.dumps({"code": "out_of_memory", "values": {"name": "Llama"}})
+    services.history.add(conversation.id, None, "assistant", "", state="failed", error=lost)
+    app = open_page("hardware.py")
+    assert "9.5 tokens/s" in drawn(app)
+    assert "Memory ran out while running" in shown(app)
+
+
+def test_free_memory_and_an_hour(open_page):
+    app = open_page("hardware.py", **{"hardware-span": 3600})
+    app.button(key="free-memory").click().run()
+    assert not app.exception
+    assert "Memory in use:" in shown(app) or "No model loaded" in shown(app)
