@@ -7,7 +7,6 @@ it made, or None. Every made model carries where it comes from: origin, lineage,
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from chatbot.models import making
 from chatbot.models.files import Report
 from chatbot.models.relations import parent_of
 from chatbot.models.store import ModelStore, home_of
+from chatbot.settings import write_atomically
 from chatbot.types import ModelArtifact, ModelRole
 
 _PRECISION = re.compile(
@@ -170,7 +170,7 @@ class Stages:
             importance=matrix,
         )  # fmt: skip
         if matrix and made != source.id:
-            shutil.copyfile(matrix, home_of(self._store.get(made)) / IMPORTANCE)
+            write_atomically(home_of(self._store.get(made)) / IMPORTANCE, matrix.read_bytes())
         return made
 
     def measure_importance(
@@ -285,4 +285,4 @@ class Stages:
 def _importance_of(model: ModelArtifact) -> Path | None:
     """The importance matrix that a model was quantised with, where it still is."""
     kept = home_of(model) / IMPORTANCE
-    return kept if kept.is_file() else None
+    return kept if kept.is_file() and not model.linked else None
