@@ -247,9 +247,13 @@ class Stages:
         )
 
     def _adapter_of(self, model: ModelArtifact) -> Path | None:
-        made = model.manifest.get("made") or {}
-        path = Path(str((made.get("params") or {}).get("adapter", "")))
-        return path if path.name and path.exists() else None
+        """The adapter that was merged last, where it is still here and as it was then."""
+        lineage = model.manifest.get("lineage") or [{}]
+        try:
+            adapter = self._store.get(str(lineage[-1].get("adapter")))
+        except NotFoundError:
+            return None
+        return Path(adapter.path) if self._store.state(adapter) == "ready" else None
 
     def _make(
         self,

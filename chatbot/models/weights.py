@@ -262,7 +262,7 @@ class Writer:
                         file = None
                     elif file:
                         file.write(item)
-                except OSError as error:
+                except (OSError, ValueError, MemoryError) as error:  # `put` raises it
                     self._failed = error
         finally:
             if file:

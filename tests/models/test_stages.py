@@ -59,3 +59,26 @@ def test_a_model_quantised_by_importance_keeps_its_matrix_and_is_checked_by_it(
     assert verdict["verdict"] == "pass", verdict
     measured = weights["measured"]
     assert measured["recomputed_rows"] == measured["identical_rows"] > 0
+
+
+def test_a_merge_is_checked_with_the_adapter_it_was_made_with_and_no_other(
+    store: ModelStore, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.models.adapters import make_adapter
+
+    stages, heard = Stages(store), []
+    base = import_model(store, make_hf(tmp_path / "gốc"))
+    adapter = import_model(store, make_adapter(tmp_path / "học thêm", Path(base.path)))
+    line = {"id": base.id, "name": base.name, "step": "merge", "adapter": adapter.id}
+    made = {"step": "merge", "parent": base.id}
+    merged = store.note(import_model(store, tiny_gguf).id, made=made, lineage=[line])
+
+    def run(_step: str, _report: Any, **params: Any) -> dict[str, Any]:
+        heard.append(params.get("adapter"))
+        return {"verdict": "pass", "checks": []}
+
+    monkeypatch.setattr("chatbot.models.making.run", run)
+    assert stages.verify(quiet, source=merged)["parent"] == base.id
+    make_adapter(Path(adapter.path), Path(base.path), r=8)  # trained on, under the same name
+    assert stages.verify(quiet, source=merged)["parent"] is None, "nothing to compare with"
+    assert heard == [Path(adapter.path), None]
