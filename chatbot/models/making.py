@@ -21,6 +21,9 @@ from chatbot.models.store import ModelStore
 from chatbot.settings import sync
 from chatbot.types import ModelArtifact, ModelRole
 
+ONLINE = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+OFFLINE = {"HF_TOKEN": ""}
+"""What reads models that came from anywhere has no business with the access token."""
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
 HUNG_AFTER = 60.0
 """Seconds without a sign of life: a step may hold Python's lock for long while it maps a large file."""
@@ -35,7 +38,7 @@ def run(step: str, report: Report, /, *, online: bool = False, **params: Any) ->
     child = Child(
         "chatbot.models.worker",
         name=step,
-        environment={"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"} if online else {},
+        environment=ONLINE if online else OFFLINE,
         lowest_priority=True,
         hung_after=HUNG_AFTER,
     )

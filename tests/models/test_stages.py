@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chatbot.child import Child
+from chatbot.models import making
 from chatbot.models.importing import import_model
 from chatbot.models.stages import Stages, home_of
 from chatbot.models.store import ModelStore
@@ -82,3 +85,23 @@ def test_a_merge_is_checked_with_the_adapter_it_was_made_with_and_no_other(
     make_adapter(Path(adapter.path), Path(base.path), r=8)  # trained on, under the same name
     assert stages.verify(quiet, source=merged)["parent"] is None, "nothing to compare with"
     assert heard == [Path(adapter.path), None]
+
+
+@pytest.mark.parametrize(("online", "token"), [(True, "hf_secret"), (False, "")])
+def test_only_steps_that_ask_the_hub_have_the_access_token(
+    online: bool, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    given: list[dict[str, str]] = []
+
+    class Kept(Child):
+        def __init__(self, *names: str, environment: dict[str, str], **params: Any) -> None:
+            given.append({**os.environ, **environment})
+            super().__init__(*names, environment=environment, **params)
+
+        def stream(self, *_: Any, **__: Any) -> Any:
+            yield {}, b""
+
+    monkeypatch.setattr(making, "Child", Kept)
+    making.run("verify", quiet, online=online)
+    assert given[0]["HF_TOKEN"] == token
