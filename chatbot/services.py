@@ -542,6 +542,8 @@ class Services:
 
     def _loadable(self, model: ModelArtifact) -> tuple[EngineWorker, MemoryPlan]:
         plan = self.plan_model(model)
+        if not plan.fits:
+            raise ModelDoesNotFit(name=model.name, needed=plan.total / 1e9, free=plan.free / 1e9)
         return self.engines.worker(self._spec(model, plan)), plan
 
     def _base_of(self, model: ModelArtifact) -> ModelArtifact:

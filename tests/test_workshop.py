@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from chatbot import services as rooms
-from chatbot.errors import FailedCheck, ModelError, ModelInUse, NotFoundError
+from chatbot.errors import FailedCheck, ModelDoesNotFit, ModelError, ModelInUse, NotFoundError
 from chatbot.jobs import error_of
 from chatbot.models import chain
 from chatbot.models.chain import Ingredients, Stage
@@ -234,6 +235,16 @@ def test_what_was_removed_while_a_chain_rested_is_made_again(services, in_moment
     services.jobs.again(job.id)
     made(services, job)
     assert {model.name for model in services.models.list()} == {"convert", "quantise"}
+
+
+def test_a_model_that_does_not_fit_is_not_loaded_to_be_measured(services, tiny_gguf, monkeypatch):
+    model = made(services, services.workshop.take_in(tiny_gguf))
+    plan = replace(services.plan_model(model), fits=False)
+    monkeypatch.setattr(services, "plan_model", lambda *_, **__: plan)
+    job = ended(services, services.workshop.bench(model.id))
+    assert job.state == "failed"
+    assert isinstance(error_of(job), ModelDoesNotFit)
+    assert services.engines.loaded is None
 
 
 # --- from the hub ---------------------------------------------------------------------------
