@@ -17,6 +17,7 @@ from typing import Any
 from chatbot.child import Event, Request, serve
 from chatbot.errors import BrokenModel, CannotConvert, ChatbotError, DiskFullError, ModelError
 from chatbot.i18n import N_
+from chatbot.memory.folder import read_json
 from chatbot.models.pretokenizer import PROBES, PreTokenizer, find_pre_tokenizer
 
 LINES = 20
@@ -35,7 +36,7 @@ def _convert(request: Request) -> Event:
     arguments = [str(source), "--outtype", request.params["type"], "--model-name"]
     arguments.append(request.params["name"])
     _forbid_the_world()
-    with _kept_lines() as lines, _named_errors(source, lines):
+    with _kept_lines() as lines, _named_errors(source, lines), _scores_from_merges(source):
         try:
             found = _run(arguments, file, "")
         except _UnknownTokenizer:
@@ -89,6 +90,33 @@ def _run(arguments: list[str], file: Path, pre_tokenizer: str) -> str:
         sys.argv = before
         base.TextModel.get_vocab_base_pre = by_fingerprint
     return used
+
+
+@contextmanager
+def _scores_from_merges(source: Path) -> Iterator[None]:
+    """Give the tokens of a SentencePiece vocabulary that has only its merges a score: the earlier, the better.
+
+    The converter gives them all the same one, and llama.cpp then splits text otherwise.
+    """
+    from gguf.vocab import LlamaHfVocab
+
+    placeholder = LlamaHfVocab.get_token_score
+    ranks: dict[str, int] = {}
+
+    def score(vocabulary: Any, token: int) -> float:
+        if not ranks:
+            merges = read_json(source / "tokenizer.json")["model"].get("merges", [])
+            for rank, merge in enumerate(merges):
+                pieces = merge.split(" ", 1) if isinstance(merge, str) else merge
+                ranks.setdefault("".join(pieces), rank)
+            ranks[""] = len(merges)  # what no merge makes comes last
+        return -float(ranks.get(vocabulary.tokenizer.convert_ids_to_tokens(token), ranks[""]))
+
+    LlamaHfVocab.get_token_score = score
+    try:
+        yield
+    finally:
+        LlamaHfVocab.get_token_score = placeholder
 
 
 def _forbid_the_world() -> None:

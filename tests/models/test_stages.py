@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,20 @@ def test_only_steps_that_ask_the_hub_have_the_access_token(
     monkeypatch.setattr(making, "Child", Kept)
     making.run("verify", quiet, online=online)
     assert given[0]["HF_TOKEN"] == token
+
+
+def test_a_sentencepiece_model_with_merges_alone_splits_text_as_before(
+    store: ModelStore, shared_data: Path, tmp_path: Path
+) -> None:
+    """Fine-tunes are often saved without tokenizer.model, and then nothing but the merges says their order."""
+    stories = shared_data / "models" / "stories260K"
+    if not stories.exists():
+        pytest.skip("stories260K is not on this machine")
+    folder = tmp_path / "stories"
+    shutil.copytree(stories, folder, ignore=shutil.ignore_patterns("tokenizer.model"))
+    stages = Stages(store)
+    gguf = store.get(stages.convert(quiet, source=import_model(store, folder)))
+    verdict = stages.verify(quiet, source=gguf)
+    tokens = next(check for check in verdict["checks"] if check["name"] == "tokens")
+    assert tokens["verdict"] == "pass", tokens
+    assert verdict["verdict"] == "pass"
