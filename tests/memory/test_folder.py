@@ -140,7 +140,7 @@ def test_pickled_weights_are_refused_with_the_cure(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02.")
-    with pytest.raises(BrokenModel, match="Save it again with torch.save"):
+    with pytest.raises(BrokenModel, match=r"Save it again with torch\.save"):
         read_model(tmp_path)
 
 
