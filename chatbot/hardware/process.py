@@ -44,7 +44,7 @@ def allocated_on_gpu() -> int | None:
 def name_of(pid: int) -> str:
     """What that process is called; its number where that is not told."""
     try:
-        return psutil.Process(pid).name()
+        return str(psutil.Process(pid).name())
     except psutil.Error:
         return f"PID {pid}"
 
