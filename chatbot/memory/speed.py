@@ -18,7 +18,7 @@ from chatbot.hardware.speeds import Speeds
 from chatbot.types import MemoryPlan
 
 REACHED, REACHED_ON_GPU = 0.5, 0.7
-"""Share of the memory's speed that decoding reaches: on the CPU 0.58 in F16 and 0.36 in Q4_K_M
+"""Share of the memory's speed that decoding reaches: on the CPU 0.6 in F16 and 0.33 in Q4_K_M
 (benchmarks/speed_estimate.py); on a GPU from general knowledge, until one is measured."""
 
 

@@ -31,7 +31,7 @@ _SIDEBAR = """
   scrollbar-width: thin; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-this-pc) { margin-top: auto; }
 .st-key-this-pc { padding-top: 0.7rem; border-top: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
-.hearth-meters { display: grid; gap: 0.45rem; font-size: 0.8rem; }
+.hearth-meters { display: grid; grid-template-columns: minmax(0, 1fr); gap: 0.45rem; font-size: 0.8rem; }
 .hearth-meters > div > span { display: flex; justify-content: space-between; gap: 0.5rem; }
 .hearth-meters b { font-weight: 500; opacity: 0.75; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .hearth-meters em { font-style: normal; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }

@@ -62,7 +62,7 @@ def parts(label: str, named: Sequence[tuple[str, str, int]], scale: int) -> None
     )
     key = "".join(
         f'<span><i class="hearth-{color}"></i>{escape(words)} {memory(number)}</span>'
-        for color, words, number in named
+        for color, words, number in (named if len(named) > 1 else ())
     )
     total = memory(sum(number for _color, _words, number in named))
     st.html(

@@ -129,7 +129,7 @@ def test_the_model_in_memory_is_drawn_as_predicted_and_measured(open_page, servi
     )
     app = open_page("hardware.py")
     assert "KV cache 1.0 GB" in drawn(app)
-    assert "Measured in main memory" in drawn(app)
+    assert "Measured in main memory · <strong>8.0 GB" in drawn(app)
     assert "first long question" in shown(app)
 
 
