@@ -12,8 +12,8 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -540,11 +540,15 @@ class Services:
                 )
             return self.engines.use(self._spec(model, plan))
 
-    def _loadable(self, model: ModelArtifact) -> tuple[EngineWorker, MemoryPlan]:
-        plan = self.plan_model(model)
-        if not plan.fits:
-            raise ModelDoesNotFit(name=model.name, needed=plan.total / 1e9, free=plan.free / 1e9)
-        return self.engines.worker(self._spec(model, plan)), plan
+    @contextmanager
+    def _loadable(self, model: ModelArtifact) -> Iterator[tuple[EngineWorker, MemoryPlan]]:
+        with self._loading:  # until it is measured, nothing else is loaded in its place
+            plan = self.plan_model(model)
+            if not plan.fits:
+                raise ModelDoesNotFit(
+                    name=model.name, needed=plan.total / 1e9, free=plan.free / 1e9
+                )
+            yield self.engines.worker(self._spec(model, plan)), plan
 
     def _base_of(self, model: ModelArtifact) -> ModelArtifact:
         """The model itself; of an adapter the base that it runs with, unmerged."""

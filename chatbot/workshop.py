@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,9 +101,14 @@ class Workshop:
         settings: Callable[[], Settings],
         hardware: Callable[[], Hardware],
         library: Library,
-        loadable: Callable[[ModelArtifact], tuple[EngineWorker, MemoryPlan]],
+        loadable: Callable[
+            [ModelArtifact], AbstractContextManager[tuple[EngineWorker, MemoryPlan]]
+        ],
     ) -> None:
-        """`loadable` gives a model's worker, not loaded yet, and the plan it would load by."""
+        """`loadable` gives a model's worker, not loaded yet, and the plan it would load by.
+
+        Inside it no other model is loaded.
+        """
         self._models = models
         self._jobs = jobs
         self._engines = engines
@@ -427,7 +433,8 @@ class Workshop:
     def _bench(self, report: StepContext, source: ModelArtifact) -> dict[str, Any]:
         from chatbot.models.bench import bench
 
-        figures = bench(report, *self._loadable(source))
+        with self._loadable(source) as (worker, plan):
+            figures = bench(report, worker, plan)
         self._models.note(source.id, bench=figures)
         return figures
 

@@ -247,6 +247,25 @@ def test_a_model_that_does_not_fit_is_not_loaded_to_be_measured(services, tiny_g
     assert services.engines.loaded is None
 
 
+def test_nothing_else_is_loaded_while_a_model_is_measured(services, tiny_gguf, monkeypatch):
+    model = made(services, services.workshop.take_in(tiny_gguf))
+    chat = threading.Thread(target=services.engine_for, args=(model.id,), daemon=True)
+    loads: list[bool] = []
+
+    def measure(report, worker, plan):
+        chat.start()
+        chat.join(1.0)
+        loads.append(services.engines.loaded is not None)
+        return {"rounds": 1}
+
+    monkeypatch.setattr("chatbot.models.bench.bench", measure)
+    job = ended(services, services.workshop.bench(model.id))
+    assert job.state == "done", error_of(job)
+    assert loads == [False]
+    chat.join(LONG)
+    assert services.engines.loaded.spec.model_id == model.id, "afterwards the chat has its turn"
+
+
 # --- from the hub ---------------------------------------------------------------------------
 
 
