@@ -41,7 +41,10 @@ CHECKS = {
         N_("Adapter"),
         N_("Each weight it aims at moved by exactly scale·B·A, no other one."),
     ),
+    "proof": (N_("Proof"), N_("A model that nobody could look into has not passed.")),
 }
+_DOUBTS = {"proof"}
+"""Checks whose failing says that nothing is known, and not that the model is wrong."""
 MADE_BY = {
     "download": N_("downloaded"),
     "unpack": N_("unpacked"),
@@ -83,11 +86,17 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def button(model: ModelArtifact) -> None:
     """The verdict; pressing it opens the figures."""
-    verdict = (model.manifest.get("verdict") or {}).get("verdict")
-    label, icon = {
-        "pass": (f":green[{_('Checked')}]", ":green[:material/verified:]"),
-        "fail": (f":red[**{_('Check failed')}**]", ":red[:material/gpp_bad:]"),
-    }.get(str(verdict), (f":gray[{_('Not checked yet')}]", ":gray[:material/shield:]"))
+    verdict: dict[str, Any] = model.manifest.get("verdict") or {}
+    if not verdict:
+        label, icon = f":gray[{_('Not checked yet')}]", ":gray[:material/shield:]"
+    elif verdict["verdict"] == "fail":
+        label, icon = f":red[**{_('Check failed')}**]", ":red[:material/gpp_bad:]"
+    elif _named(verdict, "skipped"):
+        label, icon = f":orange[{_('Partly checked')}]", ":orange[:material/rule:]"
+    elif not verdict.get("parent"):
+        label, icon = f":blue[{_('Whole, not compared')}]", ":blue[:material/task_alt:]"
+    else:
+        label, icon = f":green[{_('Checked')}]", ":green[:material/verified:]"
     if st.button(f"{icon} {label}", key=f"verdict-{model.id}", type="tertiary"):
         st.dialog(_("Is it the same model?"), width="medium", icon=":material/verified:")(_dialog)(
             model.id
@@ -99,14 +108,19 @@ def warning(model: ModelArtifact) -> None:
     verdict = model.manifest.get("verdict") or {}
     if verdict.get("verdict") != "fail":
         return
-    failed = [_name(c["name"]) for c in verdict["checks"] if c["verdict"] == "fail"]
-    st.error(
+    words = (
         _(
+            "Nothing shows that this model is what it was made from ({failed}). Look at the figures before"
+            " you rely on it."
+        )
+        if _is_doubt(verdict)
+        else _(
             "This model is not what it was made from ({failed}). Its answers may be wrong: make it again"
             " before you rely on it."
-        ).format(failed=", ".join(failed)),
-        icon=":material/gpp_bad:",
+        )
     )
+    failed = ", ".join(_named(verdict, "fail"))
+    st.error(words.format(failed=failed), icon=":material/gpp_bad:")
 
 
 def _dialog(model_id: str) -> None:
@@ -135,19 +149,27 @@ def _dialog(model_id: str) -> None:
 
 def _summary(verdict: dict[str, Any]) -> None:
     passed = sum(check["verdict"] == "pass" for check in verdict["checks"])
-    skipped = sum(check["verdict"] == "skipped" for check in verdict["checks"])
-    if verdict["verdict"] == "pass":
+    skipped = _named(verdict, "skipped")
+    alone = "" if verdict.get("parent") else _("It was not compared with what it was made from.")
+    if verdict["verdict"] == "fail":
         words = (
-            _("It is what it was made from: every part that could be checked is within its limit.")
-            if verdict.get("parent")
-            else _("It is whole: its files, its structure and its numbers are in order.")
+            _("Nothing shows that it is what it was made from.")
+            if _is_doubt(verdict)
+            else _("It is not what it was made from.")
         )
-        st.success(words, icon=":material/verified:")
+        st.error(words, icon=":material/gpp_bad:")
+    elif skipped:
+        words = _("What could be checked is in order. Not checked: {parts}.")
+        st.warning(f"{words.format(parts=', '.join(skipped))} {alone}", icon=":material/rule:")
+    elif alone:
+        words = _("It is whole: its files, its structure and its numbers are in order.")
+        st.info(f"{words} {alone}", icon=":material/task_alt:")
     else:
-        st.error(_("It is not what it was made from."), icon=":material/gpp_bad:")
+        words = _("It is what it was made from: every part is within its limit.")
+        st.success(words, icon=":material/verified:")
     facts = [plural("{count} part in order", "{count} parts in order", passed)]
     if skipped:
-        facts.append(plural("{count} not applicable", "{count} not applicable", skipped))
+        facts.append(plural("{count} not checked", "{count} not checked", len(skipped)))
     if step := verdict.get("step"):
         facts.append(_("after it was {step}").format(step=_(MADE_BY.get(step, step))))
     if at := verdict.get("at"):
@@ -178,6 +200,16 @@ def _kind(kind: str, about: dict[str, Any]) -> str:
 
 def _name(check: str) -> str:
     return _(CHECKS[check][0]) if check in CHECKS else check
+
+
+def _named(verdict: dict[str, Any], ended: str) -> list[str]:
+    """The names of the checks that ended so."""
+    return [_name(check["name"]) for check in verdict["checks"] if check["verdict"] == ended]
+
+
+def _is_doubt(verdict: dict[str, Any]) -> bool:
+    """Whether it failed for what is not known, and not for what was found."""
+    return {c["name"] for c in verdict["checks"] if c["verdict"] == "fail"} <= _DOUBTS
 
 
 def _figures(check: str, measured: dict[str, Any], limit: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from chatbot.errors import Cancelled
-from chatbot.models.verify import outputs, runners, verify
+from chatbot.models.verify import names, outputs, runners, verify
 from chatbot.models.verify.check import Check
 from chatbot.models.verify.stored import open_model
 from tests.models.verifying import (
@@ -134,6 +134,21 @@ def test_without_memory_nothing_is_claimed(hf: Path, f16: Path) -> None:
     assert found(check(f16, run=True, memory=1000), "outputs")["verdict"] == "skipped"
 
 
+def test_a_model_of_which_neither_structure_nor_outputs_could_be_seen_has_not_passed(
+    hf: Path, f16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edit(weights: dict[str, Any]) -> None:
+        name = "model.layers.1.mlp.{}.weight"
+        weights[name.format("later_proj")] = weights[name.format("up_proj")] + 1
+
+    monkeypatch.setattr(names, "KNOWN", ())
+    verdict = check(f16, change(copy(hf, tmp_path / "later"), edit), run=True, memory=1000)
+    assert found(verdict, "structure")["verdict"] == "skipped"
+    assert found(verdict, "outputs")["verdict"] == "skipped"
+    assert verdict["verdict"] == "fail"
+    assert failed(verdict) == {"proof"}
+
+
 def test_where_float32_has_no_room_bfloat16_runs_with_its_own_limit(
     hf: Path, tmp_path: Path
 ) -> None:
@@ -148,8 +163,8 @@ def test_a_model_without_a_parent_loads_and_computes(hf: Path, q4: Path) -> None
     for model in (hf, q4):
         verdict = check(model, run=True)
         assert verdict["verdict"] == "pass", verdict
-        names = [each["name"] for each in verdict["checks"]]
-        assert names == ["files", "structure", "finite", "ones", "outputs", "repeat"]
+        made = [each["name"] for each in verdict["checks"]]
+        assert made == ["files", "structure", "finite", "ones", "outputs", "repeat"]
 
 
 def test_a_model_that_does_not_load_fails(hf: Path, tmp_path: Path) -> None:

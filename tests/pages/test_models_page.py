@@ -262,6 +262,34 @@ def test_the_badge_opens_every_figure(open_page, services, stories):
     assert "check-again" in keys(app)
 
 
+def test_the_badge_says_how_much_was_really_checked(open_page, services, stories):
+    compared = verdict("pass")
+    skipped = verdict("skipped") | {"verdict": "pass"}
+    alone = {"parent": None}
+    for noted, label, words in (
+        (compared, "Checked", "every part is within its limit"),
+        (compared | alone, "Whole, not compared", "was not compared with what it was made from"),
+        (skipped, "Partly checked", "Not checked: Weights"),
+        (skipped | alone, "Partly checked", "was not compared with what it was made from"),
+    ):
+        services.models.note(stories.id, verdict=noted)
+        app = open_page("models.py")
+        badge = button(app, f"verdict-{stories.id}")
+        assert f"[{label}]" in badge.label
+        badge.click().run()
+        assert words in shown(app)
+        assert not app.error
+
+
+def test_a_model_of_which_nothing_is_known_is_not_called_wrong(open_page, services, stories):
+    doubted = verdict("fail")
+    doubted["checks"][1] |= {"name": "proof", "measured": {}, "limit": {}}
+    services.models.note(stories.id, verdict=doubted)
+    app = open_page("models.py")
+    assert "Nothing shows that this model is what it was made from (Proof)" in app.error[0].value
+    assert f"load-{stories.id}" not in keys(app)
+
+
 def test_a_failed_check_is_loud_and_loading_asks(open_page, services, stories):
     services.models.note(stories.id, verdict=verdict("fail"))
     app = open_page("models.py")

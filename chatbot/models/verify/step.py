@@ -22,6 +22,7 @@ BROKEN = N_("It cannot be read: {error}")
 NO_PARENT = N_("The model it was made from cannot be read: {error}")
 NOT_RUN = N_("Its weights or its tokenizer are wrong already, so it was not run.")
 NO_CHAT = N_("It does not chat, so it was not run.")
+UNPROVEN = N_("Neither its structure nor its answers could be looked at.")
 PARTS = {"files": (0.0, 0.1), "weights": (0.1, 0.6), "tokens": (0.6, 0.7), "outputs": (0.7, 1.0)}
 """Which part of the progress each group of checks takes."""
 
@@ -44,7 +45,8 @@ def verify(
     hashes, structure, finite weights, and that it loads and computes. `adapter` was merged into the parent;
     `importance` is the matrix it was quantised with; `files` are the manifest's, with their hashes;
     `run` False leaves the outputs out; `memory` bytes may be used instead of what is free.
-    A broken model is a verdict, not an error; raises Cancelled.
+    A broken model is a verdict, not an error; one whose structure and outputs could both not be looked at
+    has not passed. Raises Cancelled.
     """
     started = time.monotonic()
     verification = _Verification(
@@ -53,6 +55,8 @@ def verify(
     verification.files(files)
     verification.everything()
     checks = verification.checks
+    if _is_unproven(checks):
+        checks.append(check("proof", UNPROVEN))
     failed = any(found.verdict == "fail" for found in checks)
     return {
         "verdict": "fail" if failed else "pass",
@@ -197,6 +201,12 @@ class _Verification:
             self._report(low + (high - low) * fraction, message, **values)
 
         return report
+
+
+def _is_unproven(checks: Sequence[Check]) -> bool:
+    """Whether the structure could not be held against anything, and nobody saw the model compute."""
+    ended = {found.name: found.verdict for found in checks}
+    return (ended.get("structure"), ended.get("outputs", "skipped")) == ("skipped", "skipped")
 
 
 def _importance(file: Path | None) -> dict[str, Any] | None:
