@@ -139,10 +139,13 @@ class Workshop:
 
     # --- beginning --------------------------------------------------------------------------
 
-    def take_in(self, path: Path, *, link: bool = True) -> Job:
-        """Begin to take a model of this PC into the list: GGUF, folder, adapter, pickled weights or zip."""
+    def take_in(self, path: Path, *, link: bool = True, documents: bool = False) -> Job:
+        """Begin to take a model of this PC into the list: GGUF, folder, adapter, pickled weights or zip.
+
+        Only with `documents` those in a zip become sources of answers here.
+        """
         path = path.expanduser().resolve()
-        stages = chain.checked(self._first(path, link=link))
+        stages = chain.checked(self._first(path, link=link, documents=documents))
         return self._begin("import_model", stages, name=path.name)
 
     def download(
@@ -445,11 +448,13 @@ class Workshop:
         rungs = self.ladder(source.id)
         return next((rung.type for rung in rungs if rung.best), rungs[-1].type)
 
-    def _unpack(self, report: StepContext, *, path: str) -> str:
-        documents = self._library.place()
-        made = self._stages.unpack(report, path=path, library=str(documents))
-        if documents.exists():
-            self._library.take_in(documents)
+    def _unpack(self, report: StepContext, *, path: str, documents: bool = False) -> str:
+        if not documents:
+            return self._stages.unpack(report, path=path)
+        place = self._library.place()
+        made = self._stages.unpack(report, path=path, library=str(place))
+        if place.exists():
+            self._library.take_in(place)
         return made
 
     def _tidy(self, context: JobContext, number: int) -> None:
@@ -506,10 +511,11 @@ class Workshop:
             return [Stage(pickled.do, {**pickled.params, "path": str(path)})], path.name
         return self._first(path), path.name
 
-    def _first(self, path: Path, *, link: bool = True) -> list[Stage]:
+    def _first(self, path: Path, *, link: bool = True, documents: bool = False) -> list[Stage]:
         kind = _kind_of(path)
         options: dict[str, Any] = {"link": link} if kind == "import" else {}
         options |= {"precision": "keep"} if kind == "prepare" else {}
+        options |= {"documents": documents} if kind == "unpack" else {}
         return [Stage(kind, {"path": str(path), **options})]
 
 
@@ -520,6 +526,11 @@ def partly(report: StepContext, start: float, end: float) -> Report:
         report(start + (end - start) * fraction, message, **values)
 
     return tell
+
+
+def left_documents(job: Job) -> bool:
+    """Whether the job unpacked a model beside which documents lie that nobody asked for."""
+    return any(step.message == chain.DOCUMENTS_LEFT for step in job.steps)
 
 
 def check_passed(model: ModelArtifact, *, anyway: bool = False) -> None:

@@ -24,6 +24,7 @@ from chatbot.models.stages import Stages, kind_of, stem
 from chatbot.services import Services, open_services
 from chatbot.settings import Paths, Settings, save_settings
 from chatbot.types import Job, ModelArtifact
+from chatbot.workshop import left_documents
 from tests.models.hub_server import serving
 from tests.tiny_models import tiny_gguf, tiny_hf
 
@@ -383,10 +384,17 @@ def test_a_model_is_packed_removed_and_unpacked_with_the_documents(
     (document,) = services.store.list()
     services.ingest.purge(document.id)
 
-    back = made(services, services.workshop.take_in(file))
+    job = ended(services, services.workshop.take_in(file))
+    back = services.models.get(job.message)
     assert back.format == "gguf"
     assert not back.linked
     assert back.name == model.name
+    assert left_documents(job), "nobody asked for them, so that is said"
+    assert services.jobs.list(kind="import_documents") == []
+
+    job = ended(services, services.workshop.take_in(file, documents=True))
+    assert job.message == back.id
+    assert not left_documents(job)
     wait_for(lambda: services.store.tally().documents == 1)
 
 

@@ -13,6 +13,7 @@ from chatbot.jobs import error_of
 from chatbot.models.chain import Keep
 from chatbot.services import Services
 from chatbot.types import Backend, Job, ModelArtifact, ModelRole
+from chatbot.workshop import left_documents
 
 if TYPE_CHECKING:
     from chatbot.models.catalog import Offer
@@ -29,9 +30,16 @@ def models_list(services: Services) -> Result:
     }
 
 
-def models_import(services: Services, path: str, copy: bool = False, wait: bool = True) -> Result:
-    """Take a model of this PC into the list: {id, path, format}."""
-    return _begun(services, services.workshop.take_in(Path(path), link=not copy), wait)
+def models_import(
+    services: Services,
+    path: str,
+    copy: bool = False,
+    documents: bool = False,
+    wait: bool = True,
+) -> Result:
+    """Take a model of this PC into the list, with `documents` also those in its zip: {id, path, format}."""
+    job = services.workshop.take_in(Path(path), link=not copy, documents=documents)
+    return _begun(services, job, wait)
 
 
 def models_download(
@@ -239,6 +247,7 @@ def _result(services: Services, job: Job) -> Result:
         "verdict": verdict.get("verdict"),
         "checks": verdict.get("checks", []),
         "job": job.id,
+        **({"documents": "left"} if left_documents(job) else {}),
     }
 
 

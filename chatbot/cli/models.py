@@ -64,10 +64,17 @@ def plan(
 def import_(
     path: Path,
     copy: Annotated[bool, typer.Option(help="Copy the files instead of linking them.")] = False,
+    documents: Annotated[
+        bool, typer.Option("--documents", help="Take in the documents that a zip holds, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Take in a GGUF file, a model or adapter folder, pickled weights (.bin, .pt) or a zip."""
-    _made(run_job("models import", path=str(path.resolve()), copy=copy), as_json)
+    params = {"path": str(path.resolve()), "copy": copy, "documents": documents}
+    result = run_job("models import", **params)
+    _made(result, as_json)
+    if result.get("documents") == "left":
+        print("the zip also holds documents: --documents takes them in", file=sys.stderr)
 
 
 @app.command()

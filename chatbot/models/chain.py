@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
+from chatbot.i18n import N_
 from chatbot.types import JobStep
 
 Keep = Literal["result", "checkable", "all"]
@@ -33,6 +34,12 @@ MAKES = ("download", "import", "unpack", "merge", "prepare", "convert", "quantis
 
 CHECKED = tuple(step for step in MAKES if step != "import")
 """Steps after which the model is checked; what a person brings along is only read."""
+
+DOCUMENTS_LEFT = N_(
+    "Documents travel along in the zip and were left there. To take them in, add it again and tick “With its"
+    " documents”."
+)
+"""What the step `unpack` says last where nobody asked for them."""
 
 FP16 = "fp16"
 

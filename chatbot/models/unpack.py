@@ -19,6 +19,7 @@ from chatbot.errors import BrokenModel, ModelError
 from chatbot.i18n import N_
 from chatbot.memory import pickles
 from chatbot.models.archive import Archive, Entry, is_safe
+from chatbot.models.chain import DOCUMENTS_LEFT
 from chatbot.models.files import Report, StoredFile, check_room
 from chatbot.models.importing import COMPANIONS, MAX_COMPANION
 from chatbot.models.package import FORMAT, LIBRARY, MANIFEST, VERSION
@@ -94,6 +95,8 @@ def _unpacked(
             "sha256": about.hashes[LIBRARY],
             "unpacked": library is not None,
         }
+        if library is None:
+            report(_NEARLY, DOCUMENTS_LEFT)
     return {
         "files": [_within(about.folder, file) for file in stored if file.name != LIBRARY],
         "figures": figures,

@@ -10,8 +10,10 @@ import streamlit as st
 from chatbot.i18n import N_, filled
 from chatbot.jobs import error_of
 from chatbot.markup import literal
+from chatbot.models.chain import DOCUMENTS_LEFT
 from chatbot.services import services
 from chatbot.types import Job, JobStep
+from chatbot.workshop import left_documents
 from widgets.words import _, decimal, language, moment, seconds
 
 _TRUST_AFTER_SECONDS = 3.0
@@ -61,6 +63,8 @@ def show(job: Job) -> None:
             _steps(job)
         if error := failure(job):
             st.error(literal(error), icon=":material/error:")
+        if left_documents(job):
+            st.info(_(DOCUMENTS_LEFT), icon=":material/folder_zip:")
 
 
 def title(job: Job) -> str:

@@ -10,6 +10,7 @@ from chatbot.errors import ChatbotError, NotFoundError
 from chatbot.markup import literal
 from chatbot.memory.recommend import recommend_text
 from chatbot.services import services
+from chatbot.workshop import left_documents
 from widgets import model_card
 from widgets.words import _, language, plural, size
 
@@ -64,9 +65,17 @@ def _add(*, open_: bool) -> None:
                 _("Copy it into the data folder"),
                 help=_("Otherwise Hearth uses it where it lies, and no second copy takes up room."),
             )
+            documents = st.checkbox(
+                _("With its documents"),
+                help=_(
+                    "A zip that Hearth packed may hold documents. With this they become sources of answers"
+                    " here; take only those of people you trust."
+                ),
+            )
             add = st.form_submit_button(_("Add"), type="primary", icon=":material/add:")
         if add and path.strip():
-            _begin(Path(path.strip().strip("\"'")).expanduser(), link=not copy)
+            where = Path(path.strip().strip("\"'")).expanduser()
+            _begin(where, link=not copy, documents=documents)
         st.markdown(
             _(
                 "- **GGUF files** and **Hugging Face folders** are used as they are.\n"
@@ -82,17 +91,17 @@ def _add(*, open_: bool) -> None:
         )
 
 
-def _begin(path: Path, *, link: bool) -> None:
+def _begin(path: Path, *, link: bool, documents: bool) -> None:
     try:
         if not path.exists():
             raise NotFoundError(str(path))
-        job = services().workshop.take_in(path, link=link)
+        job = services().workshop.take_in(path, link=link, documents=documents)
     except ChatbotError as error:
         st.error(literal(error.text(language())), icon=":material/error:")
         return
     with st.spinner(_("Adding {name}").format(name=literal(path.name))):
         job = services().jobs.wait(job.id, 5)
-    if job.state != "done":  # it takes longer, or went wrong: its own row says more
+    if job.state != "done" or left_documents(job):  # its own row says more
         st.session_state["models-goto"] = "jobs"
     else:
         st.toast(_("The model is on the list."), icon=":material/check:")
