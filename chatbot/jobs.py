@@ -64,6 +64,11 @@ class JobContext:
             self._reported_at = now
             self._jobs.update(self.job.id, progress=progress, message=message)
 
+    def remember(self, **params: Any) -> None:
+        """Keep these among the job's parameters, for when it goes on after a pause or a restart."""
+        self.job.params.update(params)
+        self._jobs.update(self.job.id, params=json.dumps(self.job.params, ensure_ascii=False))
+
     @contextmanager
     def step(self, number: int) -> Iterator[StepContext]:
         """Do that step: it is running inside the block, done after it, failed when the block raises.

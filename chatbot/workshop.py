@@ -23,13 +23,14 @@ from chatbot.i18n import N_
 from chatbot.jobs import JobContext, Jobs, StepContext
 from chatbot.models import chain
 from chatbot.models.chain import Keep, Stage
-from chatbot.models.files import Report, check_room
+from chatbot.models.files import Report, check_room, room_for
 from chatbot.models.store import ModelStore
 from chatbot.settings import Settings
 from chatbot.types import Hardware, Job, ModelArtifact, ModelRole
 
 if TYPE_CHECKING:
     from chatbot.engines.worker import EngineWorker
+    from chatbot.models.fetching import Unfinished
     from chatbot.models.ladder import Rung
     from chatbot.models.lookup import Remote
     from chatbot.models.stages import Stages
@@ -71,7 +72,7 @@ class Outline:
 
     @property
     def fits(self) -> bool:
-        return self.needs <= self.free
+        return room_for(self.needs) <= self.free
 
 
 class Library(Protocol):
@@ -272,6 +273,8 @@ class Workshop:
             begins = chain.Ingredients(size // 2, size=size)
         stages = chain.ready_chain(first, adapter=adapter, type_=type_, runs=runs)
         needs = chain.disk_need(stages, begins, keep)
+        if remote:
+            needs = max(needs - self._arrived(remote.base or remote), 0)
         free = shutil.disk_usage(self._models.folder).free
         return Outline(tuple(stages), needs, free, remote)
 
@@ -293,6 +296,11 @@ class Workshop:
             )
             self._looked_up[asked] = time.monotonic(), remote
         return remote
+
+    def _arrived(self, remote: Remote) -> int:
+        from chatbot.models.fetching import arrived
+
+        return arrived(self._models, remote.repo, remote.revision, remote.file)
 
     # --- what belongs together ---------------------------------------------------------------
 
@@ -328,6 +336,14 @@ class Workshop:
         if reason := self.user_of(model_id):
             raise ModelInUse(reason, name=self._models.get(model_id).name)
         self._models.remove(model_id)
+
+    def forget(self, begun: Unfinished) -> None:
+        """Delete what has arrived of a download. Raises ModelInUse while a job fetches it."""
+        from chatbot.models.fetching import forget
+
+        if any(_fetches(job, begun) for job in self.jobs(active=True)):
+            raise ModelInUse(N_("a job fetches it."), name=begun.repo)
+        forget(begun)
 
     # --- doing ------------------------------------------------------------------------------
 
@@ -380,7 +396,7 @@ class Workshop:
         if stage.do == "import":
             return self._stages.take_in(report, **params)
         if stage.do == "download":
-            return self._stages.download(report, **params)
+            return self._download(report, context, **params)
         if stage.do == "unpack":
             return self._unpack(report, **params)
         if stage.do == "prepare" and "path" in params:
@@ -395,6 +411,19 @@ class Workshop:
             check_passed(self._models.get(made))
             return None
         return getattr(self._stages, stage.do)(report, source=source, **params)  # type: ignore[no-any-return]
+
+    def _download(
+        self, report: StepContext, context: JobContext, *, revision: str = "main", **params: Any
+    ) -> str:
+        pins: dict[str, str] = context.job.params.get("pins", {})
+        asked = _name_of(params["repo"], revision)
+
+        def pinned(commit: str) -> None:
+            pins[asked] = commit
+            context.remember(pins=pins)
+
+        revision = pins.get(asked, revision)
+        return self._stages.download(report, revision=revision, pinned=pinned, **params)
 
     def _package(
         self, report: StepContext, source: ModelArtifact, *, file: str, library: bool
@@ -492,7 +521,7 @@ class Workshop:
             "values": values,
         }
         for job in self.jobs(active=True):  # pressed twice
-            if job.kind == kind and job.params == params:
+            if job.kind == kind and {**job.params, "pins": {}} == {**params, "pins": {}}:
                 return job
         return self._jobs.submit(kind, TITLES[kind], params, chain.steps(stages))
 
@@ -557,6 +586,21 @@ def _reads(job: Job, model_id: str) -> bool:
     named = [job.params.get("source"), *(step.model for step in job.steps)]
     named += [value for stage in job.params.get("stages", ()) for value in stage["params"].values()]
     return model_id in named
+
+
+def _fetches(job: Job, begun: Unfinished) -> bool:
+    """Whether an unfinished job fetches that; one that does not know its commit yet may well."""
+    for stage in job.params.get("stages", ()):
+        asked = stage["params"]
+        if stage["do"] == "download" and asked["file"] == begun.file:
+            commit = job.params.get("pins", {}).get(_name_of(asked["repo"], asked["revision"]))
+            if commit == begun.revision or (not commit and asked["repo"] == begun.repo):
+                return True
+    return False
+
+
+def _name_of(repo: str, revision: str | None) -> str:
+    return f"{repo}@{revision or 'main'}"
 
 
 def is_repository(source: str) -> bool:

@@ -18,6 +18,9 @@ from chatbot.errors import FailedCheck, ModelDoesNotFit, ModelError, ModelInUse,
 from chatbot.jobs import error_of
 from chatbot.models import chain
 from chatbot.models.chain import Ingredients, Stage
+from chatbot.models.download import Journal, journal_of
+from chatbot.models.fetching import Unfinished
+from chatbot.models.files import room_for
 from chatbot.models.importing import import_model
 from chatbot.models.relations import base_name, bases_of
 from chatbot.models.stages import Stages, kind_of, stem
@@ -333,6 +336,60 @@ def test_a_gguf_of_the_hub_is_only_fetched(services, hub, tiny_gguf, no_check):
     model = made(services, job)
     assert Path(model.path).name == "tiny-Q4_0.gguf"
     assert model.manifest["origin"]["repo"] == "ai-viet/tiny-GGUF"
+
+
+def test_a_download_goes_on_with_the_commit_it_began_with(services, monkeypatch):
+    commit, other = "c" * 40, "d" * 40
+    asked, refused = [], []
+    begun = Unfinished(
+        repo="ai-viet/tiny", revision=commit, file=None, role=None, name="", endpoint="",
+        done=1, total=2, folder=services.models.folder / ".download-c",
+    )  # fmt: skip
+    another = replace(begun, revision=other, folder=services.models.folder / ".download-d")
+    for one in (begun, another):
+        one.folder.mkdir()
+
+    def download(store, report, *, revision, pinned, **_):
+        asked.append(revision)
+        pinned(commit)
+        try:
+            services.workshop.forget(begun)
+        except ModelInUse as error:
+            refused.append(error)
+        raise ModelError("no", name="tiny")
+
+    monkeypatch.setattr("chatbot.models.fetching.download", download)
+    job = ended(services, services.workshop.download("ai-viet/tiny"))
+    services.jobs.again(job.id)
+    assert ended(services, job).state == "failed"
+    assert asked == ["main", commit]
+    assert len(refused) == 2, "what a job fetches is not taken away"
+
+    services.workshop.forget(another)
+    assert begun.folder.exists()
+    assert not another.folder.exists()
+    services.workshop.forget(begun)
+    assert not begun.folder.exists()
+
+
+def test_a_chain_fits_by_the_rule_that_it_is_begun_by_and_what_has_arrived_is_not_asked_twice(
+    services, hub, tiny_gguf
+):
+    commit = hub.add("ai-viet/tiny-GGUF", {"tiny-Q8_0.gguf": tiny_gguf})
+    outline = services.workshop.outline("ai-viet/tiny-GGUF")
+    assert outline.needs == tiny_gguf.stat().st_size
+    assert replace(outline, free=room_for(outline.needs)).fits
+    assert not replace(outline, free=room_for(outline.needs) - 1).fits
+
+    folder = services.models.folder / ".download-0123"
+    folder.mkdir()
+    journal = Journal(journal_of(folder))
+    file = {"path": "tiny-Q8_0.gguf", "size": outline.needs}
+    plan = {"repo": "ai-viet/tiny-GGUF", "revision": commit, "endpoint": hub.url, "files": [file]}
+    journal.begin(plan | {"file": outline.stages[0].params["file"]})
+    journal.note("tiny-Q8_0.gguf", 1000, "")
+    again = services.workshop.outline("ai-viet/tiny-GGUF")
+    assert again.needs == outline.needs - 1000
 
 
 # --- what belongs together ------------------------------------------------------------------

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,11 @@ def download(
     quantisation: str | None = None,
     role: ModelRole | None = None,
     name: str = "",
+    pinned: Callable[[str], None] = lambda _commit: None,
 ) -> ModelArtifact:
     """The listed model of that repository, fetched at the commit that `revision` names now.
 
-    `file` chooses one GGUF (the first part of a split one), `quantisation` the one of that type. Raises OfflineError, HubError, GatedModel, ModelError,
+    `pinned` is told that commit before a byte is fetched: what asks for it goes on later. `file` chooses one GGUF (the first part of a split one), `quantisation` the one of that type. Raises OfflineError, HubError, GatedModel, ModelError,
     BrokenModel, DiskFullError, and Cancelled when `report` does; what was fetched is then kept.
     """
     report(0.0, N_("Asking the hub for {repo}"), repo=repo)
@@ -86,6 +87,7 @@ def download(
         file = file or (file_of_type(model, quantisation) if quantisation else None)
         files = needed(model, file)
         check_runs_no_code(hub, model, files)
+    pinned(model.revision)
     target = store.folder / f"{DOWNLOAD}{_key(model, files)}"
     journal = Journal(journal_of(target))
     done = sum(min(journal.good(f.path), f.size) for f in files)
@@ -244,11 +246,15 @@ def unfinished(store: ModelStore) -> list[Unfinished]:
     return found
 
 
-def forget(store: ModelStore, repo: str, file: str | None = None) -> None:
-    """Delete what was fetched of that repository (and that GGUF) and is not finished."""
-    for begun in unfinished(store):
-        if begun.repo == repo and begun.file == file:
-            _clear(begun.folder)
+def arrived(store: ModelStore, repo: str, revision: str, file: str | None) -> int:
+    """Bytes on the disk of such a download that is not finished."""
+    asked = (repo, revision, file)
+    return sum(b.done for b in unfinished(store) if (b.repo, b.revision, b.file) == asked)
+
+
+def forget(begun: Unfinished) -> None:
+    """Delete what was fetched of that download; nobody may be fetching it."""
+    _clear(begun.folder)
 
 
 def _facts_of(target: Path, stored: list[StoredFile], model: RemoteModel) -> ModelFacts:

@@ -64,9 +64,14 @@ def all_stored(
     return [stored(file, file.relative_to(folder).as_posix(), read) for file in files]
 
 
+def room_for(size: int) -> int:
+    """Bytes that must be free before `size` bytes are written: a tenth more, and what stays free."""
+    return size + size // 10 + SPARE_DISK
+
+
 def check_room(folder: Path, size: int) -> None:
     """Raise DiskFullError unless the disk of `folder` takes `size` bytes and some more."""
-    free, needed = shutil.disk_usage(folder).free, size + size // 10 + SPARE_DISK
+    free, needed = shutil.disk_usage(folder).free, room_for(size)
     if free < needed:
         raise DiskFullError(f"{needed / 1e9:.1f} GB > {free / 1e9:.1f} GB ({folder}).")
 

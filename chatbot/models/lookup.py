@@ -12,7 +12,7 @@ from chatbot.types import Hardware, ModelRole
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A repository at one commit; `size` is what is still to fetch, `base` belongs to an adapter."""
+    """A repository at one commit; `size` is all that is fetched of it, `base` belongs to an adapter."""
 
     repo: str
     revision: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,13 @@ class Stages:
         revision: str = "main",
         file: str | None = None,
         role: ModelRole | None = None,
+        pinned: Callable[[str], None],
     ) -> str:
-        """A repository of the hub, or one GGUF file of it."""
+        """A repository of the hub, or one GGUF file of it; `pinned` hears the commit before it begins."""
         from chatbot.models.fetching import download
 
-        return download(self._store, report, repo=repo, revision=revision, file=file, role=role).id
+        asked: dict[str, Any] = {"repo": repo, "revision": revision, "file": file, "role": role}
+        return download(self._store, report, pinned=pinned, **asked).id
 
     def merge(self, report: Report, *, source: ModelArtifact, adapter: str) -> str:
         """An adapter, of the list or of this PC, merged into its base."""

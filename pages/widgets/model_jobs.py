@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from chatbot.errors import ChatbotError
 from chatbot.markup import literal
 from chatbot.services import services
 from widgets import job_row
-from widgets.words import _, plural, size
+from widgets.words import _, language, plural, size
 
 if TYPE_CHECKING:
     from chatbot.models.fetching import Unfinished
@@ -101,7 +102,8 @@ def _download(begun: Unfinished) -> None:
             )
             st.rerun()
         if st.button(_("Delete"), key=f"forget-{key}", type="tertiary", icon=":material/delete:"):
-            from chatbot.models.fetching import forget
-
-            forget(services().models, begun.repo, begun.file)
+            try:
+                services().workshop.forget(begun)
+            except ChatbotError as error:  # fetched again meanwhile, from another window
+                st.toast(literal(error.text(language())), icon=":material/error:")
             st.rerun()

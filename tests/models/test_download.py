@@ -405,7 +405,9 @@ def test_pausing_keeps_what_came_and_forgetting_clears_it(hub, store, database, 
     assert (begun.repo, begun.revision) == ("student/paused", hub.repos["student/paused"].head)
     assert 0 < begun.done < begun.total
     assert again.list() == []
-    fetching.forget(again, "student/paused")
+    assert fetching.arrived(again, "student/paused", begun.revision, None) == begun.done
+    assert fetching.arrived(again, "student/paused", "0" * 40, None) == 0
+    fetching.forget(begun)
     assert list(again.folder.iterdir()) == []
 
 
