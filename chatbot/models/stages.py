@@ -200,8 +200,13 @@ class Stages:
         if before and before.id != source.id:
             adapter = self._adapter_of(source)
             step = made.get("step") if made.get("parent") == before.id else None
+            against = {"step": step}
             if not (step == "merge" and adapter is None):
-                against = {"parent": Path(before.path), "adapter": adapter, "step": step}
+                against |= {
+                    "parent": Path(before.path),
+                    "parent_files": before.manifest["files"],
+                    "adapter": adapter,
+                }
         verdict = making.run(
             "verify",
             report,
@@ -210,8 +215,7 @@ class Stages:
             importance=_importance_of(source),
             **against,
         )
-        unread = any(check["name"] == "parent" for check in verdict["checks"])
-        compared = before.id if before and against and not unread else None
+        compared = before.id if before and "parent" in against and _is_sound(verdict) else None
         verdict |= {"parent": compared, "at": time.time()}
         self._store.note(source.id, verdict=verdict)
         return verdict
@@ -287,6 +291,13 @@ class Stages:
         line = {"id": source.id, "name": source.name, "format": source.format, "step": step}
         lineage = [*source.manifest.get("lineage", []), line | (notes or {})]
         return self._store.note(model.id, lineage=lineage).id
+
+
+def _is_sound(verdict: dict[str, Any]) -> bool:
+    """Whether the parent could be read and is what its own manifest says."""
+    return all(
+        check["verdict"] == "pass" for check in verdict["checks"] if check["name"] == "parent"
+    )
 
 
 def _importance_of(model: ModelArtifact) -> Path | None:

@@ -16,7 +16,7 @@ CHECKS = {
     "files": (N_("Files"), N_("Every byte is the one that was written: SHA-256.")),
     "parent": (
         N_("The model it was made from"),
-        N_("Everything else here is held against it."),
+        N_("Every byte of it is the one that was written; all else here is held against it."),
     ),
     "structure": (N_("Structure"), N_("The same tensors with the same names and shapes.")),
     "weights": (N_("Weights"), N_("How far each weight moved: ε = ‖θ after − θ before‖₂.")),
@@ -43,7 +43,7 @@ CHECKS = {
     ),
     "proof": (N_("Proof"), N_("A model that nobody could look into has not passed.")),
 }
-_DOUBTS = {"proof"}
+_DOUBTS = {"parent", "proof"}
 """Checks whose failing says that nothing is known, and not that the model is wrong."""
 MADE_BY = {
     "download": N_("downloaded"),
@@ -60,6 +60,7 @@ _ICONS = {
 }
 _FIGURES: dict[str, dict[str, str]] = {
     "files": {"files": N_("files"), "missing": N_("missing"), "changed": N_("changed")},
+    "parent": {"files": N_("files"), "missing": N_("missing"), "changed": N_("changed")},
     "structure": {"tensors": N_("tensors"), "parameters": N_("parameters"), "missing": N_("missing"),
                   "unexpected": N_("unexpected"), "reshaped": N_("of another shape")},
     "settings": {"compared": N_("compared"), "different": N_("different")},

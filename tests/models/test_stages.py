@@ -14,6 +14,7 @@ from chatbot.models import making
 from chatbot.models.importing import import_model
 from chatbot.models.stages import Stages, home_of
 from chatbot.models.store import ModelStore
+from tests.models.verifying import flip
 from tests.tiny_models import make_hf
 
 TEXTS = ["The students and the teachers of the school met in the library and in the hall. " * 300]
@@ -78,14 +79,35 @@ def test_a_merge_is_checked_with_the_adapter_it_was_made_with_and_no_other(
     merged = store.note(import_model(store, tiny_gguf).id, made=made, lineage=[line])
 
     def run(_step: str, _report: Any, **params: Any) -> dict[str, Any]:
-        heard.append(params.get("adapter"))
+        heard.append((params["step"], params.get("parent"), params.get("adapter")))
         return {"verdict": "pass", "checks": []}
 
     monkeypatch.setattr("chatbot.models.making.run", run)
     assert stages.verify(quiet, source=merged)["parent"] == base.id
     make_adapter(Path(adapter.path), Path(base.path), r=8)  # trained on, under the same name
     assert stages.verify(quiet, source=merged)["parent"] is None, "nothing to compare with"
-    assert heard == [Path(adapter.path), None]
+    assert heard == [("merge", Path(base.path), Path(adapter.path)), ("merge", None, None)]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_damaged_parent_is_named_and_what_was_made_of_it_is_not_called_wrong(
+    store: ModelStore, tiny_gguf: Path, when: str
+) -> None:
+    """Before the step a faithful copy of the damage would pass; after it a sound model would be blamed."""
+    stages = Stages(store)
+    source = import_model(store, tiny_gguf, link=False)
+    file = Path(source.path)
+    if when == "before":
+        flip(file, file.stat().st_size - 1000, 3)
+    small = store.get(stages.quantise(quiet, source=source, type="Q8_0"))
+    if when == "after":
+        assert stages.verify(quiet, source=small)["parent"] == source.id
+        flip(file, file.stat().st_size - 1000, 3)
+    verdict = stages.verify(quiet, source=small)
+    wrong = [check for check in verdict["checks"] if check["verdict"] == "fail"]
+    assert (verdict["verdict"], verdict["parent"]) == ("fail", None)
+    assert [check["name"] for check in wrong] == ["parent"]
+    assert wrong[0]["values"] == {"name": file.name}
 
 
 @pytest.mark.parametrize(("online", "token"), [(True, "hf_secret"), (False, "")])

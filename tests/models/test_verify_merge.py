@@ -110,6 +110,14 @@ def test_an_adapter_kept_as_a_pickle_is_held_against_the_merge(base: Path, tmp_p
     assert "adapter" in failed(check(base, base, adapter=adapter, step="merge", run=False))
 
 
+def test_a_merge_without_its_adapter_is_looked_at_alone_and_says_so(base: Path) -> None:
+    verdict = check(base, step="merge")
+    adapter = found(verdict, "adapter")
+    assert adapter["verdict"] == "skipped"
+    assert "no longer here" in adapter["detail"]
+    assert verdict["step"] == "merge"
+
+
 @pytest.fixture(scope="module")
 def plain(home: Path) -> tuple[Path, Path]:
     base = wide_hf(home / "plain", dtype="bfloat16")

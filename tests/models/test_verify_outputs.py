@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from chatbot.errors import Cancelled
+from chatbot.models.files import stored
 from chatbot.models.verify import names, outputs, runners, verify
 from chatbot.models.verify.check import Check
 from chatbot.models.verify.stored import open_model
@@ -193,6 +195,21 @@ def test_a_parent_that_cannot_be_read_is_said_and_the_model_checked_alone(
     verdict = check(f16, tmp_path / "gone")
     assert found(verdict, "parent")["verdict"] == "skipped"
     assert found(verdict, "finite")["verdict"] == "pass"
+
+
+def test_a_whole_parent_is_said_once_and_a_missing_file_of_it_is_named(
+    hf: Path, f16: Path, tmp_path: Path
+) -> None:
+    parent = copy(hf, tmp_path / "parent")
+    files = [asdict(stored(file)) for file in parent.iterdir()]
+    verdict = check(f16, parent, parent_files=files)
+    assert found(verdict, "parent")["measured"]["files"] == len(files)
+    assert [each["name"] for each in verdict["checks"]].count("parent") == 1
+    assert verdict["verdict"] == "pass"
+    (parent / "tokenizer.json").unlink()
+    verdict = check(f16, parent, parent_files=files)
+    assert failed(verdict) == {"parent"}
+    assert found(verdict, "parent")["values"] == {"name": "tokenizer.json"}
 
 
 def test_answers_that_change_from_time_to_time_are_caught(

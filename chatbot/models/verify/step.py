@@ -22,8 +22,18 @@ BROKEN = N_("It cannot be read: {error}")
 NO_PARENT = N_("The model it was made from cannot be read: {error}")
 NOT_RUN = N_("Its weights or its tokenizer are wrong already, so it was not run.")
 NO_CHAT = N_("It does not chat, so it was not run.")
+DAMAGED_PARENT = N_(
+    "{name} of the model it was made from is damaged or missing, so nothing can be held against it. Get that"
+    " model again, then make this one again."
+)
+NO_ADAPTER = N_(
+    "The adapter is no longer here as it was, so the merge was not held against its base."
+)
 UNPROVEN = N_("Neither its structure nor its answers could be looked at.")
-PARTS = {"files": (0.0, 0.1), "weights": (0.1, 0.6), "tokens": (0.6, 0.7), "outputs": (0.7, 1.0)}
+PARTS = {
+    "files": (0.0, 0.05), "parent": (0.05, 0.1), "weights": (0.1, 0.6), "tokens": (0.6, 0.7),
+    "outputs": (0.7, 1.0),
+}  # fmt: skip
 """Which part of the progress each group of checks takes."""
 
 
@@ -36,6 +46,7 @@ def verify(
     importance: Path | None = None,
     step: str | None = None,
     files: Sequence[dict[str, Any]] = (),
+    parent_files: Sequence[dict[str, Any]] = (),
     run: bool = True,
     memory: int | None = None,
 ) -> dict[str, Any]:
@@ -43,8 +54,9 @@ def verify(
 
     `source` is the model, `parent` what it was made from: GGUF files or model folders; without a parent
     hashes, structure, finite weights, and that it loads and computes. `adapter` was merged into the parent;
-    `importance` is the matrix it was quantised with; `files` are the manifest's, with their hashes;
-    `run` False leaves the outputs out; `memory` bytes may be used instead of what is free.
+    a `step` "merge" without either is a merge whose adapter is gone.
+    `importance` is the matrix it was quantised with; `files` and `parent_files` are the manifests', with their
+    hashes: a parent that is damaged itself is the check "parent", and nothing is held against it; `run` False leaves the outputs out; `memory` bytes may be used instead of what is free.
     A broken model is a verdict, not an error; one whose structure and outputs could both not be looked at
     has not passed. Raises Cancelled.
     """
@@ -53,7 +65,9 @@ def verify(
         report, source, parent, adapter, importance, run=run, memory=memory
     )
     verification.files(files)
-    verification.everything()
+    if step == "merge" and parent is None:
+        verification.checks.append(skipped("adapter", NO_ADAPTER))
+    verification.everything(parent_files)
     checks = verification.checks
     if _is_unproven(checks):
         checks.append(check("proof", UNPROVEN))
@@ -90,10 +104,9 @@ class _Verification:
         self._memory = memory
 
     def files(self, listed: Sequence[dict[str, Any]]) -> None:
-        home = self._source.parent if self._source.is_file() else self._source
-        self.checks.append(hashes.files(home, listed, self._part("files")))
+        self.checks.append(hashes.files(_home(self._source), listed, self._part("files")))
 
-    def everything(self) -> None:
+    def everything(self, parent_files: Sequence[dict[str, Any]]) -> None:
         """All checks that look inside."""
         try:
             facts = read_model(self._source)
@@ -109,6 +122,11 @@ class _Verification:
         if self._parent is None:
             self._alone(made, chats=chats)
             return
+        whole = self._held(self._parent, parent_files)
+        if whole and whole.verdict == "fail":
+            self.checks.append(whole)
+            self._alone(made, chats=chats)
+            return
         try:
             origin = open_model(self._parent)
             change = Change(self._adapter, origin) if self._adapter else None
@@ -116,10 +134,20 @@ class _Verification:
             self.checks.append(skipped("parent", NO_PARENT, error=_reason(error)))
             self._alone(made, chats=chats)
             return
+        if whole:
+            self.checks.append(whole)
         try:
             self._against(made, origin, change, chats=chats)
         except BrokenModel as error:  # a file ended while it was read
             self.checks.append(check("structure", BROKEN, error=_reason(error)))
+
+    def _held(self, parent: Path, listed: Sequence[dict[str, Any]]) -> Check | None:
+        """The parent against its own manifest: what damaged it is not this model's fault."""
+        if not listed:
+            return None
+        found = hashes.files(_home(parent), listed, self._part("parent"))
+        fault, named = (DAMAGED_PARENT, found.values) if found.verdict == "fail" else ("", {})
+        return check("parent", fault, measured=found.measured, limit=found.limit, **named)
 
     def _alone(self, made: StoredModel, *, chats: bool) -> None:
         count = {"tensors": len(made.tensors), "parameters": made.parameters}
@@ -201,6 +229,10 @@ class _Verification:
             self._report(low + (high - low) * fraction, message, **values)
 
         return report
+
+
+def _home(model: Path) -> Path:
+    return model.parent if model.is_file() else model
 
 
 def _is_unproven(checks: Sequence[Check]) -> bool:
