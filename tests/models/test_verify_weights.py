@@ -13,8 +13,10 @@ import pytest
 
 from chatbot.errors import Cancelled
 from chatbot.models.files import stored
-from chatbot.models.verify import step, tensors, verify
+from chatbot.models.verify import ones, step, tensors, verify
+from chatbot.models.verify import stored as stored_files
 from chatbot.models.verify.check import check as passing
+from chatbot.models.verify.stored import open_model
 from tests.models.verifying import (
     HEADS,
     HIDDEN,
@@ -332,9 +334,43 @@ def test_the_distance_of_the_embedding_is_its_frobenius_norm(hf: Path, half: Pat
     assert measured["norm"] == pytest.approx(float(before.norm()), rel=1e-6)
 
 
-def test_an_embedding_of_ones_keeps_its_mean(half: Path, f16: Path, q4: Path) -> None:
-    assert found(check(half), "ones")["measured"]["mean"] == 1.0
-    assert found(check(q4, f16), "ones")["measured"]["mean"] == pytest.approx(1.0, abs=1e-3)
+@pytest.fixture(params=["safetensors", "bfloat16", "state_dict", "gguf", "quantised"])
+def stored_as(
+    request: pytest.FixtureRequest, half: Path, f16: Path, q4: Path, tmp_path: Path
+) -> Path:
+    import torch
+
+    if request.param == "bfloat16":
+        return cast(half, tmp_path / "bf16", "bfloat16")
+    if request.param == "state_dict":
+        folder = copy(half, tmp_path / "pt")
+        torch.save(load(half), folder / "state_dict.pt")
+        (folder / "model.safetensors").unlink()
+        return folder
+    return {"safetensors": half, "gguf": f16, "quantised": q4}[request.param]
+
+
+def test_an_embedding_of_ones_keeps_its_mean_through_its_own_format(
+    stored_as: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = open_model(stored_as)
+    sound = ones.ones(model)
+    assert sound.verdict == "pass", sound
+    assert sound.measured["mean"] == pytest.approx(1.0, abs=1e-3)
+    real = stored_files.tensors_of
+
+    def damaged(file: Path) -> Any:
+        data = bytearray(file.read_bytes())
+        tensor = next(iter(real(file).values()))
+        begin = data.index(tensor.read(0, tensor.rows).tobytes())
+        data[begin : begin + tensor.size // 2] = bytes(tensor.size // 2)
+        file.write_bytes(data)
+        return real(file)
+
+    monkeypatch.setattr(ones, "tensors_of", damaged)
+    broken = ones.ones(model)
+    assert broken.measured["mean"] == pytest.approx(0.5, abs=1e-2), "what lies in the file"
+    assert broken.verdict == "fail"
 
 
 # --- behaviour

@@ -16,6 +16,7 @@ from chatbot.models.verify import hashes, outputs, settings, templates, tensors,
 from chatbot.models.verify.adapter import Change
 from chatbot.models.verify.check import Check, check, skipped
 from chatbot.models.verify.names import match
+from chatbot.models.verify.ones import ones
 from chatbot.models.verify.stored import StoredModel, open_model
 
 BROKEN = N_("It cannot be read: {error}")
@@ -154,7 +155,7 @@ class _Verification:
         self.checks.append(check("structure", measured=count))
         self.checks.append(tensors.finite(made, self._part("weights")))
         if made.form != "adapter":
-            self.checks.append(tensors.ones(made))
+            self.checks.append(ones(made))
         if self._may_run(made, chats=chats):
             self.checks += outputs.alone(made, self._part("outputs"), memory=self._memory)
 
@@ -183,7 +184,7 @@ class _Verification:
             self.checks.append(change.check({f.name for f in compared.figures if f.fault}))
         if made.form == "adapter":
             return
-        self.checks.append(tensors.ones(made))
+        self.checks.append(ones(made))
         self._part("tokens")(0.0, N_("Comparing the tokenizers"))
         words, prompts = self._words(origin)
         self.checks.append(

@@ -154,6 +154,15 @@ def _open_adapter(folder: Path) -> StoredModel:
     return StoredModel("adapter", folder, tensors, read_json(folder / adapter.CONFIG), (file,))
 
 
+def tensors_of(file: Path) -> dict[str, Stored]:
+    """The tensors of a single file: GGUF, safetensors or PyTorch. Raises BrokenModel."""
+    if file.suffix == ".gguf":
+        return _open_gguf(file).tensors
+    if file.suffix in SUFFIXES:
+        return _pickled((file,))
+    return {tensor.name: tensor for tensor in _safetensors(file)}
+
+
 def _safetensors(file: Path) -> Iterator[Stored]:
     declared = read_safetensors(file)
     with file.open("rb") as opened:

@@ -17,7 +17,8 @@ from chatbot.models.verify.check import Check, check, skipped
 from chatbot.models.verify.figures import Compared, Figures, judge, ratio
 from chatbot.models.verify.measuring import Measuring
 from chatbot.models.verify.names import Matched, Pair
-from chatbot.models.verify.number_types import FLOATS, Requantiser, Values, decode, rounded
+from chatbot.models.verify.number_types import FLOATS, Requantiser, Values, decode
+from chatbot.models.verify.ones import is_embedding
 from chatbot.models.verify.stored import StoredModel
 
 PIECE = 1 << 20
@@ -34,7 +35,6 @@ UNNAMED = N_("The counterparts of some tensors are not known for this architectu
 NOT_FINITE = N_("{count} weights are not numbers or infinite, first in {name}.")
 OFF = N_("{count} tensors are not what they were made from, worst {name}.")
 UNREAD = N_("Nothing here decodes the type {kind}.")
-OFF_ONES = N_("An embedding set to ones comes back with mean {mean}.")
 
 
 def structure(matched: Matched, made: StoredModel, origin: StoredModel) -> Check:
@@ -122,7 +122,7 @@ def weights(compared: Compared, matched: Matched, made: StoredModel) -> list[Che
         checks.append(skipped("weights", UNREAD, kind=unknown.kind))
     else:
         checks.append(check("weights", measured=measured, limit=limit))
-    table = next((f for f in figures if _is_embedding(f.name)), None)
+    table = next((f for f in figures if is_embedding(f.name)), None)
     if table is not None:
         found = {
             "type": table.kind,
@@ -159,33 +159,6 @@ def finite(model: StoredModel, report: Report) -> Check:
     fault = NOT_FINITE if count else ""
     values_ = {"count": count, "name": first} if count else {}
     return check("finite", fault, measured={"count": count}, limit={"count": 0}, **values_)
-
-
-def ones(made: StoredModel) -> Check:
-    """Whether an embedding set to ones keeps its mean of 1 when stored in the type of the embedding."""
-    table = next((t for n, t in made.tensors.items() if _is_embedding(n)), None)
-    if table is None:
-        return skipped("ones", N_("There is no embedding table."))
-    rows = max(1, min(table.rows, PIECE // table.width))
-    flat = np.ones((rows, table.width), np.float32)
-    if table.type in FLOATS:
-        back = rounded(flat, table.type)
-    else:
-        try:
-            with closing(Requantiser(1)) as requantiser:
-                raw = requantiser.rows(flat, table.type, np.ones(table.width, np.float32))
-        except (ImportError, OSError):
-            return skipped("ones", UNREAD, kind=table.type)
-        decoded = decode(raw.reshape(-1), table.type, table.width)
-        if decoded is None:
-            return skipped("ones", UNREAD, kind=table.type)
-        back = decoded
-    mean = float(back.mean(dtype=np.float64))
-    allowed = 0.0 if table.type in FLOATS else thresholds.RELATIVE.get(table.type, 1.0)
-    fault = OFF_ONES if abs(mean - 1) > allowed else ""
-    measured = {"type": table.type, "mean": mean, "rows": rows}
-    shown = {"mean": f"{mean:.4g}"} if fault else {}
-    return check("ones", fault, measured=measured, limit={"distance": allowed}, **shown)
 
 
 def by_type(made: StoredModel, compared: Compared | None) -> dict[str, dict[str, Any]]:
@@ -232,12 +205,6 @@ def _rows(count: int, width: int, group: int) -> Iterator[tuple[int, int]]:
     step = max(1, PIECE // max(width, 1) // group) * group
     for begin in range(0, count, step):
         yield begin, min(begin + step, count)
-
-
-def _is_embedding(name: str) -> bool:
-    return name == "token_embd.weight" or name.endswith(
-        ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
-    )
 
 
 def _listed(names: list[str]) -> str:
