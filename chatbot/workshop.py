@@ -321,8 +321,7 @@ class Workshop:
     def user_of(self, model_id: str, *, apart_from: Job | None = None) -> str | None:
         """Why the model must stay as it is, as a msgid; None when nobody uses it, but for that job."""
         path = self._models.get(model_id).path
-        loaded = self._engines.loaded
-        if loaded and path in (loaded.spec.path, loaded.spec.adapter):
+        if any(path in (spec.path, spec.adapter) for spec in self._engines.held):
             return N_("it is loaded.")
         others = (j for j in self.jobs(active=True) if not apart_from or j.id != apart_from.id)
         if any(_reads(job, model_id) for job in others):

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from chatbot import services as rooms
+from chatbot.child import Child
 from chatbot.errors import FailedCheck, ModelDoesNotFit, ModelError, ModelInUse, NotFoundError
 from chatbot.jobs import error_of
 from chatbot.models import chain
@@ -395,9 +396,22 @@ def test_a_chain_fits_by_the_rule_that_it_is_begun_by_and_what_has_arrived_is_no
 # --- what belongs together ------------------------------------------------------------------
 
 
-def test_what_is_in_use_is_not_removed(services, tiny_gguf):
+def test_what_is_in_use_is_not_removed(services, tiny_gguf, monkeypatch):
     model = made(services, services.workshop.take_in(tiny_gguf))
+    held: list[str | None] = []
+
+    def watch(load):
+        def watched(*args, **kwargs):
+            for one in load(*args, **kwargs):
+                held.append(services.workshop.user_of(model.id))
+                yield one
+
+        return watched
+
+    monkeypatch.setattr(Child, "stream", watch(Child.stream))
+    assert services.workshop.user_of(model.id) is None
     services.load_model(model.id)
+    assert held[0], "also while it loads"
     with pytest.raises(ModelInUse):
         services.remove_model(model.id)
     services.engines.unload()

@@ -82,6 +82,11 @@ class EngineHost:
         return None
 
     @property
+    def held(self) -> list[EngineSpec]:
+        """The models that are in memory, or being loaded now."""
+        return [worker.spec for worker in self._all() if worker.holds_files]
+
+    @property
     def busy(self) -> bool:
         """Whether a model is loading, answering or has questions waiting."""
         return not self._line.idle

@@ -138,6 +138,11 @@ class EngineWorker:
         return self._child.pid if self.loaded else None
 
     @property
+    def holds_files(self) -> bool:
+        """Whether a process has the model's files open, or is about to: also while it loads."""
+        return self._child.pid is not None
+
+    @property
     def loaded(self) -> bool:
         pid = self._child.pid
         return pid is not None and pid == self._loaded_pid

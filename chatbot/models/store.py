@@ -111,20 +111,25 @@ class ModelStore:
         """Take a model into the list: linked where `facts` found it, or copied into the folder `begun`.
 
         The same content twice is one model; a copy takes the place of a link to it, and of a copy that was
-        damaged since. `notes` become entries of the manifest: `origin` (hub repository and commit),
+        damaged since, and keeps id, name and notes. `notes` become entries of the manifest: `origin` (hub repository and commit),
         `made` (the step that made it and its figures), `verdict`, …
         """
         name, digest = nfc(name or _name(facts)), _digest(file.sha256 for file in files)
+        model_id, kept = f"{_slug(name)}-{digest[:8]}", dict[str, Any]()
         for model in self._with_content(digest):
-            if self._is_sound(model) and (begun is None or not model.linked):
+            sound = self._is_sound(model)
+            if sound and (begun is None or not model.linked):
                 if begun is not None:
                     shutil.rmtree(begun, ignore_errors=True)
                 return self._made_again(model, notes.get("made") or {})
+            model_id, name, kept = model.id, model.name, {**kept, **model.manifest}
+            if not sound:
+                kept.pop("verdict", None)
             self.remove(model.id)
         if begun is None and (before := self.linked_from(Path(facts.path))):
             self.remove(before.id)  # the file there is another one now
-        model_id = f"{_slug(name)}-{digest[:8]}"
-        manifest = _manifest(model_id, name, facts, files, role=role, linked=begun is None) | notes
+        manifest = _manifest(model_id, name, facts, files, role=role, linked=begun is None)
+        manifest = {**kept, **manifest, **notes}
         unfinished = begun or self.begin()
         write_atomically(unfinished / MANIFEST, json.dumps(manifest, ensure_ascii=False).encode())
         home = self.folder / model_id

@@ -102,10 +102,29 @@ def test_the_same_model_twice_is_one(
 
 
 def test_a_copy_takes_the_place_of_a_link(store: ModelStore, file: Path) -> None:
-    import_model(store, file)
-    copied = import_model(store, file, link=False)
+    linked = import_model(store, file)
+    store.note(linked.id, verdict={"verdict": "pass", "checks": []}, defaults={"context": 2048})
+    renamed = file.rename(file.with_name("Another-name.gguf"))
+    shutil.copyfile(renamed, file)
+    os.utime(file, ns=(linked.manifest["files"][0]["modified_ns"],) * 2)
+    copied = import_model(store, renamed, link=False)
     assert store.list() == [copied]
     assert not copied.linked
+    assert (copied.id, copied.name) == (linked.id, linked.name), "others know it by these"
+    assert copied.manifest["defaults"] == {"context": 2048}
+    assert copied.manifest["verdict"]["verdict"] == "pass"
+
+
+def test_a_copy_in_the_place_of_a_damaged_one_keeps_its_notes_but_not_the_verdict(
+    store: ModelStore, file: Path
+) -> None:
+    copied = import_model(store, file, link=False)
+    damaged = {"verdict": "fail", "checks": [{"name": "files", "verdict": "fail"}]}
+    store.note(copied.id, verdict=damaged, base="another")
+    again = import_model(store, file, link=False)
+    assert again.id == copied.id
+    assert again.manifest["base"] == "another"
+    assert "verdict" not in again.manifest
 
 
 def test_a_linked_file_that_became_another_model_is_listed_anew(
