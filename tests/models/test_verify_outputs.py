@@ -16,6 +16,7 @@ from chatbot.models.files import stored
 from chatbot.models.verify import names, outputs, runners, verify
 from chatbot.models.verify.check import Check
 from chatbot.models.verify.stored import open_model
+from chatbot.models.verify.tokens import FolderTokenizer
 from tests.models.verifying import (
     cast,
     change,
@@ -210,6 +211,15 @@ def test_a_whole_parent_is_said_once_and_a_missing_file_of_it_is_named(
     verdict = check(f16, parent, parent_files=files)
     assert failed(verdict) == {"parent"}
     assert found(verdict, "parent")["values"] == {"name": "tokenizer.json"}
+
+
+def test_a_tokenizer_that_makes_no_tokens_is_said(
+    hf: Path, f16: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FolderTokenizer, "encode", lambda *_, **__: [])
+    assert compare(f16, hf).verdict == "skipped"
+    (alone,) = outputs.alone(open_model(hf), ignore)
+    assert (alone.verdict, alone.values["error"]) == ("fail", outputs.NO_PROMPTS)
 
 
 def test_answers_that_change_from_time_to_time_are_caught(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -371,6 +372,50 @@ def test_an_embedding_of_ones_keeps_its_mean_through_its_own_format(
     broken = ones.ones(model)
     assert broken.measured["mean"] == pytest.approx(0.5, abs=1e-2), "what lies in the file"
     assert broken.verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("said", "caught"),
+    [
+        ({"eos_token_id": [2, 1], "temperature": 0.6}, False),
+        ({"eos_token_id": [1], "temperature": 0.6}, True),
+        ({"eos_token_id": [1, 2]}, True),
+        ({"eos_token_id": [1, 2], "temperature": 1.5}, True),
+        (None, True),
+    ],
+)
+def test_a_model_that_no_longer_knows_when_to_stop_is_caught(
+    half: Path, tmp_path: Path, said: dict[str, Any] | None, caught: bool
+) -> None:
+    origin, made = copy(half, tmp_path / "origin"), copy(half, tmp_path / "made")
+    begun = {"eos_token_id": [1, 2], "temperature": 0.6}
+    (origin / "generation_config.json").write_text(json.dumps(begun), "utf-8")
+    if said is None:
+        (made / "generation_config.json").unlink()
+    else:
+        (made / "generation_config.json").write_text(json.dumps(said), "utf-8")
+    verdict = check(made, origin)
+    assert failed(verdict) == ({"settings"} if caught else set())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "failing"),
+    [("float8_e4m3fn", set()), ("complex64", set()), ("complex128", {"structure"})],
+)
+def test_types_that_nothing_decodes_are_said_and_raise_nothing(
+    half: Path, tmp_path: Path, dtype: str, failing: set[str]
+) -> None:
+    import torch
+
+    made = copy(half, tmp_path / "pt")
+    kind = getattr(torch, dtype)
+    torch.save({n: w.float().to(kind) for n, w in load(half).items()}, made / "state_dict.pt")
+    (made / "model.safetensors").unlink()
+    verdict = check(made, half)
+    assert failed(verdict) == failing
+    if not failing:
+        assert found(verdict, "weights")["verdict"] == "skipped"
+        assert verdict["types"].keys() == {"F8_E4M3" if "8" in dtype else "C64"}
 
 
 # --- behaviour

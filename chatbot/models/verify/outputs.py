@@ -45,6 +45,7 @@ DIVERGES = N_(
 )
 OTHER_CHOICE = N_("It prefers other tokens where the original’s choice is clear.")
 PERPLEXITY = N_("Its perplexity is {found} times the original’s.")
+NO_PROMPTS = N_("its tokenizer makes no tokens of any text.")
 UNSTEADY = N_("The same prompt gives other logits when it is repeated.")
 
 
@@ -275,7 +276,7 @@ def _repeat(runner: Runner, prompts: Sequence[Prompt]) -> Check:
 
 
 def _prompts(origin: StoredModel, made: StoredModel) -> list[Prompt]:
-    """The texts in the origin's tokens, only such as both models have."""
+    """The texts in the origin's tokens, only such as both models have. Raises BrokenModel without any."""
     with closing(open_tokenizer(origin)) as tokenizer:
         size = min(_rows(origin), _rows(made))
 
@@ -286,7 +287,10 @@ def _prompts(origin: StoredModel, made: StoredModel) -> list[Prompt]:
         found.append(Prompt(ids(PASSAGE)[:PASSAGE_TOKENS], 0, passage=True))
         long = ids(long_text(250))[:LONG]
         found.append(Prompt(long, max(0, len(long) - KEPT)))
-    return [prompt for prompt in found if len(prompt.ids) > 1]
+    usable = [prompt for prompt in found if len(prompt.ids) > 1]
+    if not usable:
+        raise BrokenModel(NO_PROMPTS, name=origin.path.name)
+    return usable
 
 
 def _fitting(prompts: Sequence[Prompt], context: int) -> list[Prompt]:

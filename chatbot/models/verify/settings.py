@@ -1,4 +1,4 @@
-"""What a model says of its own geometry: layers, heads, rotary embedding, context."""
+"""What a model says of itself: layers, heads, rotary embedding, context, and how its answers are written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from chatbot.i18n import N_
+from chatbot.memory.folder import read_json
 from chatbot.models.verify.check import Check, check
 from chatbot.models.verify.stored import StoredModel
 
@@ -16,6 +17,9 @@ FREE = (
     "quantization_config", "tie_word_embeddings", "vocab_size", "pad_token_id",
 )  # fmt: skip
 """Settings of a folder that a step may change."""
+GENERATION = "generation_config.json"
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "do_sample")
+"""How answers are written; what a folder leaves out is a default, what it says must stay."""
 FREE_OF_GGUF = ("general.", "tokenizer.", "quantize.", "split.", "GGUF.")
 COUNTERPARTS = {
     "block_count": ("num_hidden_layers", "n_layer"),
@@ -43,6 +47,8 @@ def compare(made: StoredModel, origin: StoredModel) -> Check:
         # A newer transformers writes settings out that were left to their defaults before.
         keys = [key for key in before if key not in FREE and key in after]
         keys += [key for key in before if key not in FREE and key not in after and before[key]]
+        after, before = after | _generation(made), before | _generation(origin)
+        keys += [key for key in before if key.startswith(GENERATION)]
     else:
         after, before = _counterparts(made, origin)
         keys = list(after)
@@ -65,6 +71,16 @@ def _plain(model: StoredModel) -> dict[str, Any]:
     return {k: v for k, v in model.settings.items() if not k.startswith(FREE_OF_GGUF)}
 
 
+def _generation(model: StoredModel) -> dict[str, Any]:
+    """When that folder's answers end, wherever it says so, and how it wants its words chosen."""
+    file = model.home / GENERATION
+    said = read_json(file) if file.is_file() else {}
+    ends = said.get("eos_token_id", model.settings.get("eos_token_id"))
+    ends = sorted(ends, key=str) if isinstance(ends, list) else [ends]
+    found = {key: said[key] for key in SAMPLING if said.get(key) is not None}
+    return {f"{GENERATION}: {key}": v for key, v in {"eos_token_id": ends, **found}.items()}
+
+
 def _normal(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with the rotary embedding's in one place, as different versions of transformers write it."""
     found = dict(settings)
@@ -81,7 +97,8 @@ def _normal(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _counterparts(made: StoredModel, origin: StoredModel) -> tuple[dict[str, Any], dict[str, Any]]:
     file, folder = (made, origin) if made.form == "gguf" else (origin, made)
-    settings = _normal({**folder.settings, **(folder.settings.get("text_config") or {})})
+    text = folder.settings.get("text_config")
+    settings = _normal({**folder.settings, **(text if isinstance(text, dict) else {})})
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {}
     for key, names in COUNTERPARTS.items():

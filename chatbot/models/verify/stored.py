@@ -23,11 +23,13 @@ from chatbot.memory.gguf import TYPES, read_gguf
 from chatbot.memory.headers import kind_of_file, read_model, split_parts
 from chatbot.memory.pickles import SUFFIXES
 from chatbot.models.state_dict import NESTED
+from chatbot.models.weights import kind_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 CONFIG = "config.json"
+_NO_KIND = N_("its weights are of a type that no model has.")
 _NO_MODEL = N_("it is neither a GGUF file nor a model folder.")
 Form = Literal["hf", "gguf", "pt", "adapter"]
 
@@ -180,7 +182,10 @@ def _pickled(files: tuple[Path, ...]) -> dict[str, Stored]:
     tensors = {}
     for file in files:
         for name, value in state_of(file).items():
-            kind = _KINDS[str(value.dtype)]
+            try:
+                kind = kind_of(value.dtype)
+            except KeyError:
+                raise BrokenModel(_NO_KIND, name=file.name) from None
             rows = value.reshape(-1, value.shape[-1] if value.dim() > 1 else 1)
             tensors[name] = Stored(name, tuple(value.shape), kind, partial(_torch_rows, rows))
     return tensors
@@ -199,19 +204,6 @@ def state_of(file: Path) -> dict[str, Any]:
             state = state[name]
     found = state if isinstance(state, dict) else {}
     return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-
-
-_KINDS = {
-    "torch.float32": "F32",
-    "torch.float16": "F16",
-    "torch.bfloat16": "BF16",
-    "torch.float64": "F64",
-    "torch.int64": "I64",
-    "torch.int32": "I32",
-    "torch.uint8": "U8",
-    "torch.int8": "I8",
-    "torch.bool": "BOOL",
-}
 
 
 def _torch_rows(values: Any, begin: int, end: int) -> np.ndarray:
