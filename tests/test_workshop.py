@@ -14,7 +14,9 @@ import psutil
 import pytest
 
 from chatbot import services as rooms
+from chatbot.api.model_commands import models_catalogue
 from chatbot.child import Child
+from chatbot.cli.models import _catalogue_text
 from chatbot.errors import FailedCheck, ModelDoesNotFit, ModelError, ModelInUse, NotFoundError
 from chatbot.jobs import error_of
 from chatbot.models import chain
@@ -371,6 +373,16 @@ def test_a_download_goes_on_with_the_commit_it_began_with(services, monkeypatch)
     assert not another.folder.exists()
     services.workshop.forget(begun)
     assert not begun.folder.exists()
+
+
+def test_a_search_on_the_command_line_says_what_fits(services, hub, tiny_gguf):
+    hub.add("ai-viet/tiny-GGUF", {"tiny-Q8_0.gguf": tiny_gguf})
+    hub.add("ai-viet/tiny-nothing", {"README.md": b"#"})
+    rows = {row["repo"]: row for row in models_catalogue(services, "tiny")["models"]}
+    assert (rows["ai-viet/tiny-GGUF"]["fits"], rows["ai-viet/tiny-GGUF"]["best"]) == (True, "Q8_0")
+    assert rows["ai-viet/tiny-nothing"]["error"]
+    lines = _catalogue_text({"models": list(rows.values())})
+    assert "downloads  Q8_0 0.0 GB" in lines
 
 
 def test_a_chain_fits_by_the_rule_that_it_is_begun_by_and_what_has_arrived_is_not_asked_twice(

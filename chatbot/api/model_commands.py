@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatbot.errors import Cancelled, FailedCheck, NotFoundError
+from chatbot.errors import Cancelled, ChatbotError, FailedCheck, NotFoundError
 from chatbot.jobs import error_of
 from chatbot.models.chain import Keep
 from chatbot.services import Services
@@ -16,7 +16,7 @@ from chatbot.types import Backend, Job, ModelArtifact, ModelRole
 from chatbot.workshop import left_documents
 
 if TYPE_CHECKING:
-    from chatbot.models.catalog import Offer
+    from chatbot.models.catalog import Offer, Way
 
 Result = dict[str, Any]
 
@@ -150,13 +150,23 @@ def models_result(services: Services, job: str) -> Result:
 def models_catalogue(services: Services, search: str = "") -> Result:
     """The models known to work and how each would run here; with `search` what the hub has under a name."""
     from chatbot.hardware.detect import installed
-    from chatbot.models.catalog import catalogue, offers
+    from chatbot.models.catalog import best_way, catalogue, look_at, offers
 
     if search.strip():
         from chatbot.models.hub import Hub
 
         with Hub() as hub:
-            return {"models": [asdict(hit) for hit in hub.search(search)]}
+            hits = hub.search(search)
+        looks = look_at(hits, services.hardware(), installed())
+        rows = []
+        for hit in hits:
+            look, row = looks.get(hit.repo), asdict(hit)
+            if isinstance(look, tuple):
+                best = best_way(look)
+                row |= {"fits": best is not None, "best": best.type if best else None}
+                row["ways"] = [_way(way) for way in look]
+            rows.append(row | ({"error": look.code} if isinstance(look, ChatbotError) else {}))
+        return {"models": rows}
     found = offers(catalogue(services.paths), services.hardware(), installed())
     return {"models": [_offer(offer) for offer in found]}
 
@@ -265,16 +275,17 @@ def _offer(offer: Offer) -> Result:
         "recommended": offer.recommended,
         "best": offer.best.type if offer.best else None,
         "fits": offer.best is not None,
-        "ways": [
-            {
-                "repo": way.repo,
-                "type": way.type,
-                "size": way.size,
-                "fits": way.fits,
-                "reason": way.plan.reason if way.plan else None,
-            }
-            for way in offer.ways
-        ],
+        "ways": [_way(way) for way in offer.ways],
+    }
+
+
+def _way(way: Way) -> Result:
+    return {
+        "repo": way.repo,
+        "type": way.type,
+        "size": way.size,
+        "fits": way.fits,
+        "reason": way.plan.reason if way.plan else None,
     }
 
 

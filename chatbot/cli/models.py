@@ -255,11 +255,13 @@ def _list_text(result: dict[str, Any]) -> str:
 def _catalogue_text(result: dict[str, Any]) -> str:
     lines = []
     for row in result["models"]:
-        if "ways" not in row:  # found on the hub
-            lines.append(f"  {row['repo']}  {row['downloads']} downloads")
-            continue
-        best = next((way for way in row["ways"] if way["type"] == row["best"]), None)
+        ways = row.get("ways", ())
+        best = next((way for way in ways if way["type"] == row["best"]), None)
         fits = f"{best['type'] or 'fits'} {best['size'] / 1e9:.1f} GB" if best else "does not fit"
+        if "recommended" not in row:  # found on the hub
+            said = fits if ways else row.get("error", "?")
+            lines.append(f"  {row['repo']}  {row['downloads']} downloads  {said}")
+            continue
         lines.append(f"{'*' if row['recommended'] else ' '} {row['repo']}  {row['role']}  {fits}")
     return "\n".join(lines)
 

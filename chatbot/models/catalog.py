@@ -7,10 +7,10 @@ sizes, gates and commits take the place of what was worked out, and are kept in 
 from __future__ import annotations
 
 import json
-import logging
+import threading
 import tomllib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -24,20 +24,20 @@ from chatbot.memory.folder import described
 from chatbot.memory.headers import read_gguf_start
 from chatbot.memory.plan import plan
 from chatbot.memory.recommend import recommend
-from chatbot.models.fetching import Quantisation, needed, quantisations
+from chatbot.models.fetching import Quantisation, needed, quantisations, small_json
 from chatbot.models.files import Report
 from chatbot.models.hub import Hit, Hub, RemoteModel
 from chatbot.models.outline import HALVES, LADDER, outlined
 from chatbot.settings import Paths, write_atomically
 from chatbot.types import Hardware, MemoryPlan, ModelRole
 
-log = logging.getLogger(__name__)
-
 FILE = Path(__file__).with_suffix(".toml")
 START = 256_000
 """Bytes of a GGUF that hold its geometry; the tokenizer comes after it."""
 MOST_START = 4_000_000
 AT_ONCE = 6
+LOOK_SECONDS = 8.0
+"""How long people wait for the fit of what a search found; the list itself is there before."""
 QUICK_ON_CPU = 5_200_000_000
 """Bytes of a model of 8 billion parameters in Q4_K_M, the largest that is recommended without a GPU."""
 RUNTIME = 300_000_000
@@ -160,15 +160,23 @@ def ways_of(
     size = sum(f.size for f in files if f.path.endswith((".safetensors", ".bin")))
     if any(file.path == "adapter_config.json" for file in files):
         return (Way(model.repo, None, "adapter", size, exact=True, plan=None, fits=True),)
-    config = json.loads(hub.read(model, "config.json"))
-    facts = described(config if isinstance(config, dict) else {}, model.repo)
+    config = small_json(hub, model, "config.json")
+    facts = described(config, model.repo)
     if not facts.writes_text:
         fits = size + RUNTIME <= hardware.ram_available
         return (Way(model.repo, None, "F32", size, exact=True, plan=None, fits=fits),)
     kind = "F16" if config.get("torch_dtype", config.get("dtype")) == "float16" else "BF16"
     planned = _planned(outlined(facts, kind, size), hardware, installed)
     fits = bool(planned and planned.fits)
-    return (Way(model.repo, None, kind, size, exact=True, plan=planned, fits=fits),)
+    ways = [Way(model.repo, None, kind, size, exact=True, plan=planned, fits=fits)]
+    for kind in LADDER:
+        drawn = outlined(facts, kind)
+        if planned := _planned(drawn, hardware, installed):
+            ways.append(
+                Way(model.repo, None, kind, drawn.size, exact=False, plan=planned,
+                    fits=planned.fits, made_here=True)
+            )  # fmt: skip
+    return tuple(ways)
 
 
 def facts_of_gguf(hub: Hub, model: RemoteModel, file: str) -> ModelFacts:
@@ -190,21 +198,34 @@ def facts_of_gguf(hub: Hub, model: RemoteModel, file: str) -> ModelFacts:
 
 
 def look_at(
-    hub: Hub, hits: Sequence[Hit], hardware: Hardware, installed: Installed | None = None
-) -> dict[str, tuple[Way, ...]]:
-    """`ways_of` for everything that a search found, several at a time; empty for what cannot be used."""
+    hits: Sequence[Hit],
+    hardware: Hardware,
+    installed: Installed | None = None,
+    seconds: float = LOOK_SECONDS,
+) -> dict[str, tuple[Way, ...] | ChatbotError]:
+    """`ways_of` for everything that a search found, several at a time, or why a repository has none.
 
-    def ways(hit: Hit) -> tuple[Way, ...]:
+    After `seconds` what the hub has not answered yet is left out. Raises OfflineError.
+    """
+    hub = Hub(silent_seconds=seconds)
+
+    def ways(hit: Hit) -> tuple[Way, ...] | ChatbotError:
         try:
             return ways_of(hub, hub.model(hit.repo), hardware, installed)
-        except (
-            ChatbotError
-        ) as error:  # gated, damaged, or no model: the button's own answer says it
-            log.info("%s is not planned: %s", hit.repo, error.code)
-            return ()
+        except ChatbotError as error:
+            return error
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip((hit.repo for hit in hits), pool.map(ways, hits), strict=True))
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="look")
+    asked = {pool.submit(ways, hit): hit.repo for hit in hits}
+    done, late = wait(asked, seconds)
+    pool.shutdown(wait=False, cancel_futures=True)
+
+    def end() -> None:
+        wait(late)
+        hub.close()
+
+    threading.Thread(target=end, name="look", daemon=True).start()
+    return {repo: look.result() for look, repo in asked.items() if look in done}
 
 
 def best_quantisation(

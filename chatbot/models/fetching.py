@@ -188,7 +188,7 @@ def base_of(hub: Hub, model: RemoteModel) -> tuple[str, str]:
     A base that was quantised for training is answered with the plain one. Raises ModelError when the adapter
     names none that a hub could have, such as a path on the machine that trained it.
     """
-    settings = _small_json(hub, model, ADAPTER)
+    settings = small_json(hub, model, ADAPTER)
     named = settings.get("base_model_name_or_path") or ""
     revision = settings.get("revision") or "main"
     for name in (str(named), model.base):
@@ -207,7 +207,7 @@ def base_of(hub: Hub, model: RemoteModel) -> tuple[str, str]:
 def check_runs_no_code(hub: Hub, model: RemoteModel, files: Sequence[RemoteFile]) -> None:
     """Raise ModelError for a model that needs code of its own, before its weights are fetched."""
     if any(file.path == "config.json" for file in files):
-        settings = _small_json(hub, model, "config.json")
+        settings = small_json(hub, model, "config.json")
         if "auto_map" in settings:
             raise ModelError(
                 N_("it asks for program code of its own, and Hearth never runs a model's code. Look for a GGUF of it."),
@@ -358,7 +358,8 @@ def _companions(model: RemoteModel, weights: Sequence[RemoteFile]) -> list[Remot
     return found
 
 
-def _small_json(hub: Hub, model: RemoteModel, path: str) -> dict[str, Any]:
+def small_json(hub: Hub, model: RemoteModel, path: str) -> dict[str, Any]:
+    """The object in a small file of a repository; empty where it is none. Raises ModelError for no JSON."""
     try:
         found = json.loads(hub.read(model, path))
     except ValueError as error:

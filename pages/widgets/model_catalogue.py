@@ -115,16 +115,21 @@ def _offer(offer: Offer) -> None:
                 disabled=offline(),
             )
         st.caption(" · ".join(_facts(entry)))
-        way = offer.best or (offer.ways[-1] if offer.ways else None)
-        if way and way.plan:
-            fit_badge.brief(way.plan, way.type)
-        elif way:
-            words, color = (_("Fits"), "green") if way.fits else (_("Does not fit"), "red")
-            st.badge(words, color=color)  # type: ignore[arg-type]
+        _fit(offer.best, offer.ways)
         if offer.ways:
             st.caption(" · ".join(_way(one, best=one is offer.best) for one in offer.ways))
     if pressed:
         st.dialog(_("Get it ready"), width="medium", icon=":material/download:")(_get)(offer)
+
+
+def _fit(best: Way | None, ways: tuple[Way, ...]) -> None:
+    """The best way's verdict; where none fits, that of the smallest."""
+    way = best or (ways[-1] if ways else None)
+    if way and way.plan:
+        fit_badge.brief(way.plan, way.type)
+    elif way and way.type != "adapter":  # whether that fits is its base's question
+        words, color = (_("Fits"), "green") if way.fits else (_("Does not fit"), "red")
+        st.badge(words, color=color)  # type: ignore[arg-type]
 
 
 def _facts(entry: Entry) -> list[str]:
@@ -218,13 +223,16 @@ def _search() -> None:
         )
         asked = st.form_submit_button(_("Search"), icon=":material/search:", disabled=offline())
     if asked:
-        st.session_state["hub-hits"] = _hits(text.strip()) if text.strip() else []
-    hits: list[Hit] = st.session_state.get("hub-hits") or []
+        hits = _hits(text.strip()) if text.strip() else []
+        st.session_state["hub-hits"] = hits
+        st.session_state["hub-looks"] = _looks(hits)
+    hits = st.session_state.get("hub-hits") or []
     for hit in hits:
-        _hit(hit)
+        _hit(hit, st.session_state["hub-looks"].get(hit.repo))
     if hits:
         if st.button(_("Close the search"), key="close-search", type="tertiary"):
             st.session_state.pop("hub-hits")
+            st.session_state.pop("hub-looks")
             st.rerun(scope="fragment")
         st.divider()
 
@@ -243,7 +251,16 @@ def _hits(text: str) -> list[Hit]:
     return found
 
 
-def _hit(hit: Hit) -> None:
+def _looks(hits: list[Hit]) -> dict[str, tuple[Way, ...] | ChatbotError]:
+    from chatbot.models.catalog import look_at
+
+    with st.spinner(_("Looking at what fits this PC")):
+        return look_at(hits, services().hardware(), installed()) if hits else {}
+
+
+def _hit(hit: Hit, look: tuple[Way, ...] | ChatbotError | None) -> None:
+    from chatbot.models.catalog import best_way
+
     key = hit.repo.replace("/", "-")
     with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"hit-{key}"):
         facts = [_("{count} downloads").format(count=decimal(hit.downloads, 0))]
@@ -256,6 +273,12 @@ def _hit(hit: Hit) -> None:
         with st.container(gap=None, width="stretch"):
             st.markdown(f"**{literal(hit.repo)}**")
             st.caption(" · ".join(facts))
+            if look is None:
+                st.caption(_("The hub took too long to say whether it fits this PC."))
+            elif isinstance(look, ChatbotError):
+                st.caption(f":material/info: {literal(look.text(language()))}")
+            else:
+                _fit(best_way(look), look)
         if st.button(_("Get it ready"), key=f"get-{key}", icon=":material/download:"):
             st.dialog(_("Get it ready"), width="medium", icon=":material/download:")(_get_hit)(hit)
 

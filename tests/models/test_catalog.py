@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -181,13 +182,17 @@ def test_any_repository_is_planned_from_its_headers_alone(hub, tmp_path):
     )
     hub.add("student/nothing", {"README.md": b"#"})
     with Hub() as opened:
-        [whole] = ways_of(opened, opened.model("student/tiny"), hardware())
+        whole, *made_here = ways_of(opened, opened.model("student/tiny"), hardware())
         several = ways_of(opened, opened.model("student/tiny-gguf"), hardware())
         best = best_quantisation(opened, opened.model("student/tiny-gguf"), hardware())
         [adapter] = ways_of(opened, opened.model("student/adapter"), hardware())
-        seen_at_once = look_at(opened, opened.search("student"), hardware())
+        hits = opened.search("student")
+    seen_at_once = look_at(hits, hardware())
+    assert isinstance(seen_at_once.pop("student/nothing"), ModelError)
     assert {repo: len(ways) for repo, ways in seen_at_once.items()} == {
-        "student/tiny": 1, "student/tiny-gguf": 2, "student/adapter": 1, "student/nothing": 0}  # fmt: skip
+        "student/tiny": 1 + len(LADDER), "student/tiny-gguf": 2, "student/adapter": 1}  # fmt: skip
+    assert [way.type for way in made_here] == list(LADDER)
+    assert all(way.made_here and not way.exact for way in made_here)
     assert whole.size == (folder / "model.safetensors").stat().st_size
     assert whole.plan.backend == "transformers"
     assert [way.file for way in several] == ["tiny-F16.gguf", "tiny-Q8_0.gguf"]
@@ -197,6 +202,25 @@ def test_any_repository_is_planned_from_its_headers_alone(hub, tmp_path):
     assert not any(seen.path.startswith("/cdn/student/tiny/") for seen in hub.seen), (
         "no weight is read"
     )
+
+
+def test_what_the_hub_is_slow_to_say_is_left_out(hub, tmp_path, monkeypatch):
+    hub.add("student/quick", {"README.md": b"#"})
+    hub.add("student/slow", {"README.md": b"#"})
+    answered = threading.Event()
+    model = Hub.model
+
+    def slowly(self, repo, revision="main"):
+        if repo == "student/slow":
+            answered.wait(60)
+        return model(self, repo, revision)
+
+    monkeypatch.setattr(Hub, "model", slowly)
+    with Hub() as opened:
+        hits = opened.search("student")
+    found = look_at(hits, hardware(), seconds=1.0)
+    answered.set()
+    assert list(found) == ["student/quick"]
 
 
 def test_a_ggufs_geometry_stands_in_its_first_kilobytes(tmp_path):

@@ -123,6 +123,9 @@ def test_the_hub_is_searched_and_what_it_takes_is_said_before_it_begins(open_pag
     next(t for t in app.text_input if "owner/model" in t.placeholder).input("tiny")
     next(b for b in app.button if b.label == "Search").click().run()
     assert "ai\\-viet/tiny" in shown(app)
+    captions = [caption.value for caption in app.caption]
+    found = next(n for n, words in enumerate(captions) if "downloads" in words)
+    assert "GB are free" in captions[found + 1], "whether it fits stands below its name"
     button(app, "get-ai-viet-tiny").click().run(timeout=60)
     text = shown(app)
     assert f"at commit {commit[:8]}" in text
