@@ -99,6 +99,10 @@ def test_gguf_of_every_float_type_passes(hf: Path, f16: Path, tmp_path: Path) ->
         made = quantised(f16, tmp_path / f"{kind}.gguf", kind)
         assert check(made, f16)["verdict"] == "pass"
         assert check(made, hf)["verdict"] == "pass"  # by way of F16: rounded twice
+        assert failed(check(made, hf, step="convert")) == {"weights", "embedding"}, (
+            "not in one step"
+        )
+    assert check(f16, hf, step="convert")["verdict"] == "pass"
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,14 @@ class Measuring:
         change: Change | None,
         share: float,
         via: str,
+        *,
+        direct: bool = False,
     ) -> None:
         self.via: str | None = None
         self._guess = via
+        # A GGUF made in several steps may have been rounded to a narrower type on the way; one made in a
+        # single step only where the converter adds one to the norms before it widens them.
+        self._ways = _WAYS if pair.across and (pair.added or not direct) else ("",)
         self._pair = pair
         self._requantiser = requantiser
         self._importance = importance
@@ -92,9 +97,7 @@ class Measuring:
                 self.figures.unlike += int((~(near <= allowed)).sum())
             return
         if self.via is None:
-            # A GGUF made in several steps may have been rounded to a narrower type on the way.
-            ways = _WAYS if self._pair.across else ("",)
-            unlike = {via: _unlike(values, expected, kind, via) for via in ways}
+            unlike = {via: _unlike(values, expected, kind, via) for via in self._ways}
             least = min(unlike.values())
             guess = self._guess
             likeliest = min(unlike, key=lambda way: unlike[way])

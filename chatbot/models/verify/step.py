@@ -57,13 +57,14 @@ def verify(
     hashes, structure, finite weights, and that it loads and computes. `adapter` was merged into the parent;
     a `step` "merge" without either is a merge whose adapter is gone.
     `importance` is the matrix it was quantised with; `files` and `parent_files` are the manifests', with their
-    hashes: a parent that is damaged itself is the check "parent", and nothing is held against it; `run` False leaves the outputs out; `memory` bytes may be used instead of what is free.
+    hashes: a parent that is damaged itself is the check "parent", and nothing is held against it; `run` False
+    leaves the outputs out; `memory` bytes may be used instead of what is free.
     A broken model is a verdict, not an error; one whose structure and outputs could both not be looked at
     has not passed. Raises Cancelled.
     """
     started = time.monotonic()
     verification = _Verification(
-        report, source, parent, adapter, importance, run=run, memory=memory
+        report, source, parent, adapter, importance, step=step, run=run, memory=memory
     )
     verification.files(files)
     if step == "merge" and parent is None:
@@ -91,6 +92,7 @@ class _Verification:
         adapter: Path | None,
         importance: Path | None,
         *,
+        step: str | None,
         run: bool,
         memory: int | None,
     ) -> None:
@@ -101,6 +103,7 @@ class _Verification:
         self._parent = parent
         self._adapter = adapter
         self._importance = importance
+        self._step = step
         self._run = run
         self._memory = memory
 
@@ -177,6 +180,7 @@ class _Verification:
             change=change,
             importance=importance,
             importance_used=used,
+            direct=self._step == "convert",
         )
         self.types = tensors.by_type(made, compared)
         self.checks += tensors.weights(compared, matched, made)

@@ -69,11 +69,13 @@ def compare(
     change: Change | None = None,
     importance: dict[str, Values] | None = None,
     importance_used: bool = False,
+    direct: bool = False,
 ) -> Compared:
     """Read both models once, a few rows at a time, and measure every pair.
 
     `change` is what an adapter does to the origin; `importance` the matrix that llama.cpp quantised
-    with, `importance_used` whether there was one at all.
+    with, `importance_used` whether there was one at all; `direct` says that one step made the result, so
+    that nothing was rounded to a narrower type on the way.
     """
     compared = Compared(importance_used=importance_used)
     total = sum(pair.made.elements for pair in matched.pairs)
@@ -86,7 +88,7 @@ def compare(
         via = ""
         for pair in matched.pairs:
             weights = (importance or {}).get(pair.name)
-            measuring = Measuring(pair, requantiser, weights, change, share, via)
+            measuring = Measuring(pair, requantiser, weights, change, share, via, direct=direct)
             for begin, end in _pieces(pair):
                 measuring.take(begin, end)
                 done += (end - begin) * pair.made.width
