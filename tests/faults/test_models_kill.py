@@ -38,7 +38,7 @@ from tests.models.hub_server import HubServer, serving
 from tests.models.zips import archive, files_of
 
 FULL = bool(os.environ.get("HEARTH_FULL"))
-KILLS = int(os.environ.get("HEARTH_KILLS") or (100 if FULL else 4))
+KILLS = int(os.environ.get("HEARTH_KILLS") or (100 if FULL else 2))
 IN_A_ROW = 10 if FULL else 2
 """Kills of one data folder before the step is let through."""
 AT_ONCE = 2 if FULL else 1
