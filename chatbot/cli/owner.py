@@ -85,14 +85,14 @@ def _owner(*, needs_owner: bool = False) -> Iterator[Call]:
 
 
 def _follow(call: Call, job_id: str) -> None:
-    progress = Progress()
+    progress, shown = Progress(), 0  # a short step may begin and end between two looks
     while True:
         job = call("jobs show", {"id": job_id})
-        running = [step for step in job["steps"] if step["state"] == "running"]
-        if running:
-            step = running[0]
+        begun = [step for step in job["steps"] if step["state"] != "waiting"]
+        for step in begun[max(shown - 1, 0) :]:
             words = filled(step["message"], step["values"], language())
             progress.show(step["name"], job["progress"], words)
+        shown = len(begun)
         if job["state"] not in ("waiting", "running"):
             progress.end()
             return

@@ -159,7 +159,7 @@ def test_a_models_life(page: Page, app: RunningApp, tmp_path: Path):
 
     add(page, file, "tiny chữ Q8_0")
     back = card(page, "tiny chữ Q8_0")
-    expect(back.get_by_role("button", name=re.compile("Checked"))).to_be_visible()
+    expect(back.get_by_role("button", name=re.compile("Whole, not compared"))).to_be_visible()
     menu(page, "tiny chữ Q8_0", "Use as default")
     expect(back.get_by_text("Default")).to_be_visible()
     assert chat(page, app).strip()
