@@ -35,6 +35,7 @@ from chatbot.errors import (
     OutOfMemory,
     SettingsError,
 )
+from chatbot.hardware.process import physical_cores
 from chatbot.types import Delta, EngineInfo, GenerationOptions, Turn
 
 DEFAULT_CONTEXT = 8192
@@ -185,7 +186,7 @@ class LlamaCpp:
         params = self.library.llama_context_default_params()
         params.n_ctx = min(spec.context or DEFAULT_CONTEXT, trained) if trained else spec.context
         params.n_batch = params.n_ubatch = self._batch
-        params.n_threads = params.n_threads_batch = spec.threads or _physical_cores()
+        params.n_threads = params.n_threads_batch = spec.threads or physical_cores()
         params.type_k = params.type_v = _KV_TYPES[spec.kv_type]
         params.no_perf = True
         # A quantised V cache needs flash attention; on a CPU it costs 11 % of decoding otherwise.
@@ -373,9 +374,3 @@ def _listen_to_complaints(c: Any) -> None:
     if _log_callback is None:
         _log_callback = c.llama_log_callback(hear)
         c.llama_log_set(_log_callback, None)
-
-
-def _physical_cores() -> int:
-    import psutil
-
-    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1

@@ -56,3 +56,8 @@ def give_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not every C library has it
         if trim is not None:
             trim(0)
+
+
+def physical_cores() -> int:
+    """How many threads pay for work that keeps every core busy."""
+    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1

@@ -33,8 +33,8 @@ MAX_NAME = 63  # GGML_MAX_NAME
 MAX_DIMENSIONS = 4
 MAX_ELEMENTS = 1 << 50
 
-_TEXT, _ARRAY = 8, 9
-_SCALARS = {
+TEXT, ARRAY = 8, 9
+SCALARS = {
     0: "B",
     1: "b",
     2: "H",
@@ -190,27 +190,27 @@ class _Reader:
 
     def _value(self, kind: int, key: str) -> Any:
         """A metadata value; its length is written down where it has one."""
-        if kind in _SCALARS:
-            return self._number(_SCALARS[kind])
-        if kind == _TEXT:
+        if kind in SCALARS:
+            return self._number(SCALARS[kind])
+        if kind == TEXT:
             length = self.lengths[key] = self._number("Q")
             kept = self._take(min(length, KEPT_TEXT))
             self._skip(length - len(kept))
             return kept.decode("utf-8", "replace")
-        if kind != _ARRAY:
+        if kind != ARRAY:
             raise self._broken(_MALFORMED, key)
         item, count = self._number("I"), self._number("Q")
         self.lengths[key] = count
-        if item == _TEXT:
+        if item == TEXT:
             self._skip_strings(count)
             return None
-        if item not in _SCALARS:
+        if item not in SCALARS:
             raise self._broken(_MALFORMED, key)
-        width = struct.calcsize("<" + _SCALARS[item])
+        width = struct.calcsize("<" + SCALARS[item])
         if count > KEPT_NUMBERS:
             self._skip(count * width)
             return None
-        return struct.unpack(f"<{count}{_SCALARS[item]}", self._take(count * width))
+        return struct.unpack(f"<{count}{SCALARS[item]}", self._take(count * width))
 
     def _skip_strings(self, count: int) -> None:
         self._strings += count

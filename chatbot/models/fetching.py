@@ -21,7 +21,14 @@ from chatbot.i18n import N_
 from chatbot.memory.facts import ModelFacts
 from chatbot.models import making
 from chatbot.models.download import Journal, journal_of
-from chatbot.models.files import Report, StoredFile, check_room, telling_full_disk
+from chatbot.models.files import (
+    COMPANIONS,
+    LICENCES,
+    Report,
+    StoredFile,
+    check_room,
+    telling_full_disk,
+)
 from chatbot.models.hub import Hub, RemoteFile, RemoteModel, is_safe_path
 from chatbot.models.store import DOWNLOAD, ModelStore
 from chatbot.settings import sync
@@ -33,7 +40,6 @@ _SAFETENSORS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin")
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _INDEXES = {".safetensors": "model.safetensors.index.json", ".bin": "pytorch_model.bin.index.json"}
-_COMPANIONS = (".json", ".txt", ".model", ".jinja", ".md")
 _MODULES = re.compile(r"\d+_\w+/(config\.json|model\.safetensors|pytorch_model\.bin)")
 """The parts of an embedder, such as 1_Pooling/config.json."""
 _MOST_COMPANION = 100_000_000
@@ -351,8 +357,7 @@ def _companions(model: RemoteModel, weights: Sequence[RemoteFile]) -> list[Remot
             if file.path == index:
                 found.append(file)
         elif _MODULES.fullmatch(file.path) or (
-            "/" not in file.path
-            and (suffix in _COMPANIONS or stem in ("LICENSE", "LICENCE", "NOTICE"))
+            "/" not in file.path and (suffix in COMPANIONS or stem in LICENCES)
         ):
             found.append(file)
     return found

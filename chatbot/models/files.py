@@ -16,6 +16,8 @@ from typing import Any, Protocol
 from chatbot.errors import DiskFullError
 
 BLOCK = 4 << 20
+COMPANIONS = (".json", ".txt", ".model", ".jinja", ".md")
+LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 SPARE_DISK = int(os.environ.get("HEARTH_SPARE_DISK") or 500_000_000)
 """Bytes that stay free on the disk whatever is made; less than nothing switches the check off."""
 
@@ -25,6 +27,12 @@ class Report(Protocol):
 
     def __call__(self, fraction: float, message: str = "", **values: Any) -> None:
         """`message` is an English msgid (N_); `values` fill its {places} once it is translated."""
+
+
+def goes_along(name: str) -> bool:
+    """Whether a file of that name belongs to a model beside its weights: settings, tokenizer, licence."""
+    path = Path(name)
+    return path.suffix.lower() in COMPANIONS or path.stem.upper() in LICENCES
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from chatbot.errors import (
     EngineError,
     MissingBackend,
 )
+from chatbot.hardware.process import physical_cores
 from chatbot.i18n import N_
 from chatbot.memory.gguf import read_gguf
 from chatbot.memory.headers import read_model
@@ -145,7 +146,7 @@ class _Reader:
             raise BrokenModel(N_("llama.cpp cannot load it."), name=name)
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = options.n_batch = options.n_ubatch = CHUNK
-        options.n_threads = options.n_threads_batch = threads or _cores()
+        options.n_threads = options.n_threads_batch = threads or physical_cores()
         options.cb_eval = self._callback
         self._context = llama_cpp.llama_init_from_model(self._model, options)
         if not self._context:
@@ -273,9 +274,3 @@ def _write(file: Path, sums: dict[str, Any], counts: dict[str, int], chunks: int
     writer.write_tensors_to_file()
     writer.close()
     sync(file)
-
-
-def _cores() -> int:
-    import psutil
-
-    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1

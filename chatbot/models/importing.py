@@ -19,12 +19,11 @@ from chatbot.memory.facts import ModelFacts
 from chatbot.memory.folder import INDEX, is_inside
 from chatbot.memory.headers import kind_of_file, read_model, split_parts
 from chatbot.memory.pickles import NOT_YET
-from chatbot.models.files import BLOCK, StoredFile, check_room
+from chatbot.models.files import BLOCK, StoredFile, check_room, goes_along
 from chatbot.models.store import MANIFEST, ModelStore
 from chatbot.settings import sync
 from chatbot.types import ModelArtifact
 
-COMPANIONS = (".json", ".txt", ".model", ".jinja", ".md")
 MAX_COMPANION = 100_000_000
 
 Progress = Callable[[float, str], None]
@@ -144,12 +143,7 @@ def _is_companion(file: Path) -> bool:
         return file.name == INDEX
     if file.name == MANIFEST:  # ours, where a copied model is imported from its own folder
         return False
-    known = file.suffix.lower() in COMPANIONS or file.stem.upper() in (
-        "LICENSE",
-        "LICENCE",
-        "NOTICE",
-    )
-    return known and file.stat().st_size <= MAX_COMPANION
+    return goes_along(file.name) and file.stat().st_size <= MAX_COMPANION
 
 
 class _Reading:

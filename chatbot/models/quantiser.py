@@ -23,6 +23,7 @@ from chatbot.errors import (
     MissingBackend,
     ModelError,
 )
+from chatbot.hardware.process import physical_cores
 from chatbot.i18n import N_
 from chatbot.memory.facts import ModelFacts, Tensor
 from chatbot.memory.gguf import TYPES
@@ -69,11 +70,10 @@ def run_quantiser(report: Report, facts: ModelFacts, file: Path, wish: Wish) -> 
         from llama_cpp import llama_cpp as c
     except ImportError as error:
         raise MissingBackend(str(error), name=facts.name) from error
-    import psutil
 
     params = c.llama_model_quantize_default_params()
     params.ftype = _FILE_TYPE_IDS[wish.type]
-    params.nthread = wish.threads or psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    params.nthread = wish.threads or physical_cores()
     params.allow_requantize = wish.requantise
     kept: list[Any] = []  # what the parameters point to must live as long as the call
     overrides = _overrides(facts, wish.type)

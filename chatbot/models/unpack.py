@@ -20,8 +20,8 @@ from chatbot.i18n import N_
 from chatbot.memory import pickles
 from chatbot.models.archive import Archive, Entry, is_safe
 from chatbot.models.chain import DOCUMENTS_LEFT
-from chatbot.models.files import Report, StoredFile, check_room
-from chatbot.models.importing import COMPANIONS, MAX_COMPANION
+from chatbot.models.files import Report, StoredFile, check_room, goes_along
+from chatbot.models.importing import MAX_COMPANION
 from chatbot.models.package import FORMAT, LIBRARY, MANIFEST, VERSION
 from chatbot.models.store import MANIFEST as STORE_MANIFEST
 from chatbot.settings import sync
@@ -39,7 +39,6 @@ _OTHER_FILES = N_("its manifest does not name the files that it holds ({part})."
 _WRONG_HASH = N_("{part} is not the file that was packed: its SHA-256 differs.")
 
 _CLAIMS = ("id", "name", "added_at", "origin", "lineage", "made", "verdict", "bench")
-_LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 _SPLIT = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 _JUNK = ("thumbs.db", "desktop.ini", ".ds_store")
 
@@ -294,4 +293,4 @@ def _is_companion(entry: Entry) -> bool:
     path = PurePosixPath(entry.name)
     if path.name.casefold() == STORE_MANIFEST or entry.size > MAX_COMPANION:
         return False
-    return path.suffix.lower() in COMPANIONS or path.stem.upper() in _LICENCES
+    return goes_along(path.name)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from chatbot.hardware.process import physical_cores
 from chatbot.memory.folder import DTYPES
 from chatbot.memory.gguf import TYPES
 from chatbot.models.verify.stored import row_size
@@ -77,7 +78,9 @@ class Requantiser:
     def __init__(self, threads: int = 0) -> None:
         """Raises ImportError or OSError where llama.cpp is not installed."""
         self._library = _ggml()
-        self._pool = ThreadPoolExecutor(threads or _cores(), thread_name_prefix="requantise")
+        self._pool = ThreadPoolExecutor(
+            threads or physical_cores(), thread_name_prefix="requantise"
+        )
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -108,7 +111,7 @@ class Requantiser:
                 weights,
             )
 
-        each = max(1, min(-(-count // _cores()), (1 << 18) // width))
+        each = max(1, min(-(-count // physical_cores()), (1 << 18) // width))
         self._library.ggml_quantize_init(_NUMBERS[kind])  # not safe from several threads at once
         starts = range(0, count, each)
         list(self._pool.map(lambda b: part(b, min(b + each, count)), starts))
@@ -137,9 +140,3 @@ def _ggml() -> ctypes.CDLL:
     library.ggml_quantize_requires_imatrix.argtypes = [ctypes.c_int]
     library.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
     return library
-
-
-def _cores() -> int:
-    import psutil
-
-    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1

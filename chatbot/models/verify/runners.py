@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from chatbot.errors import BrokenModel, OutOfMemory
+from chatbot.hardware.process import physical_cores
 from chatbot.models.verify.llama import quiet
 from chatbot.models.verify.number_types import Values
 from chatbot.models.verify.stored import StoredModel, state_of
@@ -145,7 +146,7 @@ class GgufRunner:
         options.type_k = options.type_v = 0  # GGML_TYPE_F32
         options.flash_attn_type = self._c.LLAMA_FLASH_ATTN_TYPE_DISABLED
         # Threads that wait for each other cost more than a small model's whole work.
-        threads = _cores() if model.size > SMALL else 1
+        threads = physical_cores() if model.size > SMALL else 1
         options.n_threads = options.n_threads_batch = threads
         options.no_perf = True
         self._context = self._c.llama_init_from_model(self._model, options)
@@ -185,9 +186,3 @@ class GgufRunner:
             self._c.llama_free(self._context)
             self._c.llama_model_free(self._model)
             self._model = None
-
-
-def _cores() -> int:
-    import psutil
-
-    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1

@@ -19,7 +19,7 @@ from chatbot.i18n import N_
 from chatbot.memory import adapter
 from chatbot.memory.adapter import is_adapter
 from chatbot.memory.folder import DTYPES, read_json, read_safetensors, weight_files
-from chatbot.memory.gguf import TYPES, read_gguf
+from chatbot.memory.gguf import ARRAY, SCALARS, TEXT, TYPES, read_gguf
 from chatbot.memory.headers import kind_of_file, read_model, split_parts
 from chatbot.memory.pickles import SUFFIXES
 from chatbot.models.state_dict import NESTED
@@ -36,20 +36,6 @@ Form = Literal["hf", "gguf", "pt", "adapter"]
 _BLOCKS = {name: (elements, size) for name, elements, size in TYPES.values()} | {
     name: (1, size) for name, size in DTYPES.items()
 }
-_SCALARS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
-_TEXT, _ARRAY = 8, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,14 +258,14 @@ class _Metadata:
         return values, places
 
     def _value(self, kind: int) -> Any:
-        if kind == _TEXT:
+        if kind == TEXT:
             return self._text()
-        if kind != _ARRAY:
-            return self._number(_SCALARS[kind])
+        if kind != ARRAY:
+            return self._number(SCALARS[kind])
         item, count = self._number("I"), self._number("Q")
-        if item == _TEXT:
+        if item == TEXT:
             return [self._text() for _ in range(count)]
-        layout = f"<{count}{_SCALARS[item]}"
+        layout = f"<{count}{SCALARS[item]}"
         return list(struct.unpack(layout, self._file.read(struct.calcsize(layout))))
 
     def _text(self) -> str:
