@@ -39,8 +39,8 @@ from transformers import AutoModelForCausalLM
 AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float16).save_pretrained(sys.argv[2])
 """
 LAST_WORD = """
-from chatbot.models.files import peak_memory
-print(peak_memory())
+from chatbot.hardware.process import peak
+print(peak())
 """
 WAYS = {"hearth": OURS, "transformers": THEIRS}
 

@@ -229,6 +229,11 @@ class GenerationStats:
     context: int = 0
     """The model's context length in tokens; 0 for engines without one."""
     finish: Literal["stop", "length", "cancelled"] = "stop"
+    restored_tokens: int = 0
+    """How many of `cached_tokens` came from disk."""
+    drafted: int = 0
+    accepted: int = 0
+    """Tokens guessed from what was read before, and how many of them the model would have written too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +250,10 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()
     thinking: bool = True
     """False asks a reasoning model to answer without its <think> part."""
+    drafting: bool = True
+    """Guess the next tokens from what was read, where that pays; the text stays the same."""
+    conversation: str = ""
+    """Whose state may be kept on disk, to go on sooner after a restart; "" keeps nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from contextlib import AbstractContextManager, closing
-from pathlib import Path
 from typing import Any
 
 from chatbot.child import Child
 from chatbot.engines.worker import EngineWorker
 from chatbot.errors import ContextOverflow, EngineError
 from chatbot.hardware.detect import detect
+from chatbot.hardware.process import peak
 from chatbot.i18n import N_
 from chatbot.models.files import Report
 from chatbot.types import GenerationOptions, GenerationStats, MemoryPlan, Turn
@@ -47,7 +46,7 @@ def bench(report: Report, worker: EngineWorker, plan: MemoryPlan) -> dict[str, A
             done = len(rounds)
             report((1 + done) / (1 + ROUNDS), _MEASURING, part=done + 1, parts=ROUNDS)
             rounds.append(_round(report, worker, prompt, done))
-        peak = sampler.peak()
+        most = sampler.peak()
     worker.unload()
     rounds.sort(key=lambda stats: stats.seconds_to_first_token)
     middle = rounds[len(rounds) // 2]
@@ -62,7 +61,7 @@ def bench(report: Report, worker: EngineWorker, plan: MemoryPlan) -> dict[str, A
         "prompt_tokens": middle.prompt_tokens,
         "answer_tokens": middle.answer_tokens,
         "load_seconds": round(load_seconds, 3),
-        "peak_memory": max(peak - empty, 0),
+        "peak_memory": max(most - empty, 0),
         "predicted": sum(size for name, size in parts if not name.startswith("gpu_")),
         "backend": plan.backend,
         "precision": plan.precision,
@@ -125,27 +124,9 @@ def _resident_when_empty(backend: str) -> int:
     child = Child("chatbot.engines.worker", backend, start_within=120.0)
     try:
         child.call("count", {"turns": [], "thinking": True})
-        return _resident(child.pid)
+        return peak(child.pid)
     finally:
         child.close(grace=0.0)
-
-
-def _resident(pid: int | None) -> int:
-    """The most main memory that process had so far, or has now where the system keeps no peak."""
-    import psutil
-
-    if pid is None:
-        return 0
-    try:
-        if (status := Path(f"/proc/{pid}/status")).exists():
-            found = re.search(
-                r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii", errors="ignore")
-            )
-            return int(found[1]) * 1024 if found else 0
-        memory = psutil.Process(pid).memory_info()
-        return int(getattr(memory, "peak_wset", memory.rss))
-    except (psutil.Error, OSError):
-        return 0
 
 
 def _gpu_free() -> int:
@@ -180,5 +161,5 @@ class _Sampler(AbstractContextManager["_Sampler"]):
             self._look()
 
     def _look(self) -> None:
-        self._most = max(self._most, _resident(self._worker.pid))
+        self._most = max(self._most, peak(self._worker.pid))
         self.gpu_free = min(self.gpu_free, _gpu_free())

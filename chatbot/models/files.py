@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -82,22 +81,6 @@ def check_room(folder: Path, size: int) -> None:
     free, needed = shutil.disk_usage(folder).free, room_for(size)
     if free < needed:
         raise DiskFullError(f"{needed / 1e9:.1f} GB > {free / 1e9:.1f} GB ({folder}).")
-
-
-def peak_memory() -> int:
-    """The most bytes of main memory that this process has held at once; 0 where the system does not say."""
-    told = Path("/proc/self/status")
-    if told.exists():  # Linux, whose getrusage also counts what the parent held when it started us
-        status = told.read_text(encoding="ascii", errors="replace")
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        return int(found[1]) << 10 if found else 0
-    if os.name == "nt":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # macOS says bytes
 
 
 @contextmanager

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from chatbot.errors import ModelError, SettingsError
 from chatbot.hardware.detect import detect, installed
+from chatbot.hardware.process import peak
 from chatbot.i18n import N_
 from chatbot.memory.facts import Tensor
 from chatbot.memory.folder import DTYPES, INDEX
-from chatbot.models.files import Report, StoredFile, check_room, peak_memory
+from chatbot.models.files import Report, StoredFile, check_room
 from chatbot.models.sources import HEAD, Opened, embedding_of, opened
 from chatbot.models.state_dict import StateDictWriter
 from chatbot.models.weights import FLOATS, Target, Writer, dtype_of, one_thread, write_file
@@ -94,7 +95,7 @@ def prepare(
         "bytes_in": sum(tensor.size for tensor in model.tensors),
         "bytes_out": sum(file.size for file in done.files),
         "seconds": round(time.monotonic() - started, 2),
-        "peak_memory": peak_memory(),
+        "peak_memory": peak(),
     }
     return {"files": [asdict(file) for file in done.files], "figures": figures}
 

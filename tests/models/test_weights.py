@@ -135,15 +135,15 @@ def test_a_cut_shard_is_refused_before_work(tmp_path: Path) -> None:
 MEASURED = """
 import sys, torch
 from pathlib import Path
-from chatbot.models.files import peak_memory
+from chatbot.hardware.process import peak
 from chatbot.models.weights import Weights, Writer
 torch.zeros(1 << 20).half()
-before = peak_memory()
+before = peak()
 weights = Weights(Path(sys.argv[1]))
 with Writer(Path(sys.argv[2]), weights.tensors) as writer:
     for tensor in writer.tensors:
         writer.put(tensor.name, weights.blocks(tensor.name))
-print(peak_memory() - before)
+print(peak() - before)
 """
 
 
