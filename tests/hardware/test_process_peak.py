@@ -19,6 +19,10 @@ def test_what_the_parent_held_is_not_counted() -> None:
 
 
 def test_another_process_and_one_that_is_gone() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+    waiting = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
         assert peak(other.pid) > 1_000_000
+        other.communicate(b"\n")
     assert peak(other.pid) == 0
