@@ -71,7 +71,8 @@ from chatbot.types import (
     ModelArtifact,
     SearchFilter,
 )
-from chatbot.workshop import Workshop, check_passed
+from chatbot.workshop.orders import Workshop
+from chatbot.workshop.work import check_passed
 
 if TYPE_CHECKING:
     from chatbot.engines.worker import EngineWorker

@@ -30,7 +30,8 @@ from chatbot.models.stages import Stages, kind_of, stem
 from chatbot.services import Services, open_services
 from chatbot.settings import Paths, Settings, save_settings
 from chatbot.types import Job, ModelArtifact
-from chatbot.workshop import left_documents
+from chatbot.workshop.orders import left_documents
+from chatbot.workshop.outline import Wanted
 from tests.models.hub_server import serving
 from tests.tiny_models import tiny_gguf, tiny_hf
 
@@ -214,7 +215,7 @@ def in_moments(services, tiny_gguf, tmp_path, monkeypatch):
             raise ModelError("no", name=stage.do)
         return None if stage.do == "verify" else listed(stage.do).id
 
-    monkeypatch.setattr(services.workshop, "_do", do)
+    monkeypatch.setattr(services.workshop._work, "_do", do)
     return SimpleNamespace(failing=failing, listed=listed)
 
 
@@ -303,7 +304,7 @@ def test_an_adapter_of_the_hub_is_merged_into_its_base_and_made_ready(
     pinned = hub.add("ai-viet/tiny", files_of(tiny_hf))
     hub.add("sinh-vien/adapter", files_of(adapter))
 
-    outline = services.workshop.outline("sinh-vien/adapter", type_="Q4_0")
+    outline = services.workshop.outlines.of("sinh-vien/adapter", Wanted(type="Q4_0"))
     assert [stage.do for stage in outline.stages if stage.do != "verify"] == [
         "download", "download", "merge", "prepare", "convert", "quantise",
     ]  # fmt: skip
@@ -311,7 +312,7 @@ def test_an_adapter_of_the_hub_is_merged_into_its_base_and_made_ready(
     hub.repos["ai-viet/tiny"].commit(
         {"README.md": b"moved on"}
     )  # what was looked at is what is fetched
-    job = ended(services, services.workshop.make_ready("sinh-vien/adapter", type_="Q4_0"))
+    job = ended(services, services.workshop.make_ready("sinh-vien/adapter", Wanted(type="Q4_0")))
     assert job.state == "done", error_of(job)
     model = services.models.get(job.message)
     assert (model.format, model.manifest["quantisation"]) == ("gguf", "Q4_0")
@@ -334,7 +335,7 @@ def test_an_adapter_of_the_hub_is_merged_into_its_base_and_made_ready(
 
 def test_a_gguf_of_the_hub_is_only_fetched(services, hub, tiny_gguf, no_check):
     hub.add("ai-viet/tiny-GGUF", {"tiny-Q8_0.gguf": tiny_gguf, "tiny-Q4_0.gguf": tiny_gguf})
-    job = services.workshop.make_ready("ai-viet/tiny-GGUF", type_="Q4_0")
+    job = services.workshop.make_ready("ai-viet/tiny-GGUF", Wanted(type="Q4_0"))
     assert [step.name for step in job.steps] == ["download", "verify"]
     model = made(services, job)
     assert Path(model.path).name == "tiny-Q4_0.gguf"
@@ -389,7 +390,7 @@ def test_a_chain_fits_by_the_rule_that_it_is_begun_by_and_what_has_arrived_is_no
     services, hub, tiny_gguf
 ):
     commit = hub.add("ai-viet/tiny-GGUF", {"tiny-Q8_0.gguf": tiny_gguf})
-    outline = services.workshop.outline("ai-viet/tiny-GGUF")
+    outline = services.workshop.outlines.of("ai-viet/tiny-GGUF")
     assert outline.needs == tiny_gguf.stat().st_size
     assert replace(outline, free=room_for(outline.needs)).fits
     assert not replace(outline, free=room_for(outline.needs) - 1).fits
@@ -401,7 +402,7 @@ def test_a_chain_fits_by_the_rule_that_it_is_begun_by_and_what_has_arrived_is_no
     plan = {"repo": "ai-viet/tiny-GGUF", "revision": commit, "endpoint": hub.url, "files": [file]}
     journal.begin(plan | {"file": outline.stages[0].params["file"]})
     journal.note("tiny-Q8_0.gguf", 1000, "")
-    again = services.workshop.outline("ai-viet/tiny-GGUF")
+    again = services.workshop.outlines.of("ai-viet/tiny-GGUF")
     assert again.needs == outline.needs - 1000
 
 

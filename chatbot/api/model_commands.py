@@ -13,7 +13,8 @@ from chatbot.jobs import error_of
 from chatbot.models.chain import Keep
 from chatbot.services import Services
 from chatbot.types import Backend, Job, ModelArtifact, ModelRole
-from chatbot.workshop import left_documents
+from chatbot.workshop.orders import left_documents
+from chatbot.workshop.outline import Wanted
 
 if TYPE_CHECKING:
     from chatbot.models.catalog import Offer, Way
@@ -66,10 +67,8 @@ def models_ready(
     wait: bool = True,
 ) -> Result:
     """From a repository, a path or an id to a model that runs here, each step checked."""
-    job = services.workshop.make_ready(
-        source, adapter=adapter, type_=type, keep=keep, revision=revision, file=file
-    )
-    return _begun(services, job, wait)
+    wanted = Wanted(adapter=adapter, type=type, keep=keep, revision=revision, file=file)
+    return _begun(services, services.workshop.make_ready(source, wanted), wait)
 
 
 def models_prepare(

@@ -68,10 +68,14 @@ class ModelStore:
 
     def get(self, model_id: str) -> ModelArtifact:
         """That model. Raises NotFoundError."""
+        if model := self.find(model_id):
+            return model
+        raise NotFoundError(model_id)
+
+    def find(self, model_id: str) -> ModelArtifact | None:
+        """That model, or None."""
         row = self._database.row("SELECT * FROM models WHERE id = ?", (model_id,))
-        if row is None:
-            raise NotFoundError(model_id)
-        return _artifact(row)
+        return _artifact(row) if row else None
 
     def linked_from(self, path: Path) -> ModelArtifact | None:
         """The model that is used where it lies, at exactly that path."""

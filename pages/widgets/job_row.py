@@ -13,7 +13,7 @@ from chatbot.markup import literal
 from chatbot.models.chain import DOCUMENTS_LEFT
 from chatbot.services import services
 from chatbot.types import Job, JobStep
-from chatbot.workshop import left_documents
+from chatbot.workshop.orders import left_documents
 from widgets.words import _, decimal, language, moment, seconds
 
 _TRUST_AFTER_SECONDS = 3.0

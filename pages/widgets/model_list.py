@@ -10,7 +10,7 @@ from chatbot.errors import ChatbotError, NotFoundError
 from chatbot.markup import literal
 from chatbot.memory.recommend import recommend_text
 from chatbot.services import services
-from chatbot.workshop import left_documents
+from chatbot.workshop.orders import left_documents
 from widgets import model_card
 from widgets.words import _, language, plural, size
 

@@ -15,6 +15,7 @@ from chatbot.models.chain import Stage
 from chatbot.services import services
 from chatbot.settings import offline
 from chatbot.types import Job, ModelArtifact, ModelRole
+from chatbot.workshop.outline import Wanted
 from widgets.job_row import STEPS
 from widgets.words import _, language, size
 
@@ -55,11 +56,11 @@ def chain_form(
             format_func=lambda t: _(_RUN_AS[t]),
             key="chain-type",
         )
-    workshop, options = services().workshop, {"adapter": adapter, "type_": type_, "role": role}
-    keep = st.session_state.get("chain-keep", "checkable")
+    workshop, keep = services().workshop, st.session_state.get("chain-keep", "checkable")
+    wanted = Wanted(adapter=adapter, type=type_, keep=keep, role=role)
     try:
         with st.spinner(_("Working out what it needs")):
-            outline = workshop.outline(source, keep=keep, **options)
+            outline = workshop.outlines.of(source, wanted)
     except ChatbotError as error:
         st.error(literal(error.text(language())), icon=":material/error:")
         return
@@ -88,7 +89,7 @@ def chain_form(
         st.error(room, icon=":material/hard_drive:")
     go(
         _("Get it ready"),
-        lambda: workshop.make_ready(source, keep=keep, **options),
+        lambda: workshop.make_ready(source, wanted),
         disabled=not outline.fits,
     )
 

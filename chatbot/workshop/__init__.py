@@ -1,0 +1,1 @@
+"""Where models are fetched, made and checked: orders begin jobs, work does them, outlines say what they need."""
