@@ -34,13 +34,20 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The attention geometry of one layer; `window` is how many tokens it looks back, None for all."""
+    """What one layer keeps of the tokens before; `window` is how many it looks back to, None for all.
+
+    A layer without attention has no heads.
+    """
 
     heads: int
     kv_heads: int
     key_length: int
     value_length: int
     window: int | None = None
+    latent: int = 0
+    """Values that llama.cpp keeps for a token in place of keys and values (multi-head latent attention)."""
+    state: int = 0
+    """Values that it keeps of everything before, however much that was: a recurrent layer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,11 @@ class ModelFacts:
     """Whether the output layer is the embedding table."""
     quantised_by: str = ""
     """A Hugging Face folder's own quantisation method (gptq, awq, bitsandbytes), which we cannot run."""
+    experts: int = 0
+    """How many each layer chooses from, in a mixture of experts."""
+    experts_used: int = 0
+    estimated: bool = False
+    """Whether the tensors were drawn from the usual shape of a family that is not known here."""
     adapter: AdapterFacts | None = None
     """Set where this is no model but an adapter, which needs its base."""
 

@@ -7,7 +7,7 @@ they are about 5 % of the whole, so their own error of some percent vanishes in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,6 +25,7 @@ STORED_AS: Mapping[str, str] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 # to be replaced by what each load here measures.
 CUDA_CONTEXT = 512 * MIB
 TORCH_RUNTIME = 62 * MIB  # measured: model code and allocator after importing torch
+STATE_VALUE = 4  # llama.cpp keeps recurrent states in F32
 VOCABULARY_ENTRY = 195  # measured: bytes of llama.cpp's token tables per token
 LLAMA_RUNTIME = int(5.5 * MIB)  # measured over 11 shapes (benchmarks/memory_plan.py)
 
@@ -33,12 +34,16 @@ Place = Literal["ram", "gpu"]
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes by purpose in main memory and on the GPU; `growth` is what filling the context adds later."""
+    """Bytes by purpose in main memory and on the GPUs; `growth` is what filling the context adds later.
+
+    `gpu` is the sum of `cards`, one mapping for each GPU in order, empty for one that holds nothing.
+    """
 
     ram: Mapping[str, int]
     gpu: Mapping[str, int]
     ram_growth: int = 0
     gpu_growth: int = 0
+    cards: tuple[Mapping[str, int], ...] = ()
 
     def total(self, place: Place) -> int:
         """Bytes right after loading and reading a first prompt."""
@@ -50,7 +55,12 @@ class Footprint:
 
     def corrected(self, ram: float, gpu: float) -> Footprint:
         """The same with other totals; the buffers take the difference, for the rest is read from headers."""
-        return replace(self, ram=_corrected(self.ram, ram), gpu=_corrected(self.gpu, gpu))
+        return replace(
+            self,
+            ram=_corrected(self.ram, ram),
+            gpu=_corrected(self.gpu, gpu),
+            cards=tuple(_corrected(card, gpu) for card in self.cards),
+        )
 
 
 def _corrected(parts: Mapping[str, int], factor: float) -> Mapping[str, int]:
@@ -58,47 +68,109 @@ def _corrected(parts: Mapping[str, int], factor: float) -> Mapping[str, int]:
     return {**parts, "buffers": max(buffers, 0)} if parts else parts
 
 
-def kv_bytes(layers: tuple[Layer, ...], context: int, bytes_per_value: float) -> int:
-    """The KV cache of these layers, every layer keeping the whole context, as llama.cpp does by default."""
+def kv_bytes(layers: Iterable[Layer], context: int, bytes_per_value: float) -> int:
+    """The KV cache of these layers, every layer keeping the whole context, plain keys and values."""
     values = sum(n.kv_heads * (n.key_length + n.value_length) for n in layers)
     return int(values * context * bytes_per_value)
 
 
 def llama_cpp_footprint(
-    facts: ModelFacts, context: int, kv_type: str = "f16", batch: int = 512, gpu_layers: int = 0
+    facts: ModelFacts,
+    context: int,
+    kv_type: str = "f16",
+    batch: int = 512,
+    gpu_layers: int = 0,
+    *,
+    flash: bool | None = None,
+    split: Sequence[int] = (),
+    whole_window: bool = True,
+    outputs: int = 0,
 ) -> Footprint:
     """Bytes of llama.cpp: `gpu_layers` counts from the last layer, the output being the first of them.
 
     On the CPU the weights are read, not mapped: repacked quantised weights would stay twice otherwise.
+    `flash` None is what the engine chooses; `split` is how many of the `gpu_layers` lie on each GPU, in
+    order, the output on the last. Without `whole_window` sliding layers keep their window alone, and
+    nothing older can be reused. `outputs` is for how many tokens of a batch scores are asked for at most,
+    0 for llama.cpp's own limit, which a GPU reserves: all.
     """
     count = len(facts.layers)
     gpu_layers = min(gpu_layers, count + 1) if gpu_layers >= 0 else count + 1
+    split = tuple(split) or ((gpu_layers,) if gpu_layers else ())
+    if sum(split) != gpu_layers:
+        raise ValueError(f"split {split} of {gpu_layers} layers")
     offloaded = max(gpu_layers - 1, 0)
-    blocks = facts.size_of_blocks()
-    tables = LLAMA_RUNTIME + VOCABULARY_ENTRY * facts.vocabulary
-    on_gpu = sum(blocks[count - offloaded :]) + (_output_bytes(facts) if gpu_layers else 0)
-    copied = _output_bytes(facts) if gpu_layers and facts.tied else 0
-    per_value = KV_TYPES[kv_type]
     cells = -(-context // CELLS) * CELLS
+    batch = min(batch, cells)
+    flash = (kv_type != "f16" or gpu_layers > 0) if flash is None else flash
+    cache = _Cache(facts.layers, cells, kv_type, batch, flash=flash, whole_window=whole_window)
+    blocks = facts.size_of_blocks()
     first = min(cells, max(batch, CELLS))
-    flash = kv_type != "f16" or gpu_layers > 0
-    work = _llama_work(facts, batch, first, flash=flash)
-    growth = _llama_work(facts, batch, cells, flash=flash) - work
+    work = _llama_work(facts, batch, first, flash=flash) + _scores(facts, outputs)
+    growth = _llama_work(facts, batch, cells, flash=flash) + _scores(facts, outputs) - work
+    copied = _output_bytes(facts) if gpu_layers and facts.tied else 0
+    on_gpu = sum(blocks[count - offloaded :]) + (_output_bytes(facts) if gpu_layers else 0)
+    inputs = batch * (4 * facts.width + (2 if flash else 4) * cells)
     ram = {
         "weights": facts.size - on_gpu + copied,
-        "kv": kv_bytes(facts.layers[: count - offloaded], cells, per_value),
-        "buffers": work if offloaded < count else 2 * MIB,
-        "runtime": tables,
+        "kv": cache.bytes(range(count - offloaded)),
+        "buffers": work if offloaded < count else inputs + 2 * MIB,
+        "runtime": LLAMA_RUNTIME + VOCABULARY_ENTRY * facts.vocabulary,
     }
-    if not gpu_layers:
-        return Footprint(ram, {}, ram_growth=growth)
-    gpu = {
-        "weights": on_gpu,
-        "kv": kv_bytes(facts.layers[count - offloaded :], cells, per_value),
-        "buffers": _reserved_work(facts, batch, cells),
-        "runtime": CUDA_CONTEXT,
-    }
-    return Footprint(ram, gpu, ram_growth=growth if offloaded < count else 0)
+    cards = []
+    start = count - offloaded
+    holding_output = max((n for n, layers in enumerate(split) if layers), default=-1)
+    for number, layers in enumerate(split):
+        last = number == holding_output
+        own = range(start, start + layers - last) if layers else range(0)
+        start = own.stop if layers else start
+        reserved = _reserved_work(facts, batch, cells, flash=flash, outputs=outputs if last else 1)
+        # With every layer on several GPUs llama.cpp works on four batches at once.
+        ahead = 3 * inputs if len(split) > 1 and offloaded == count else 0
+        cards.append(
+            {
+                "weights": sum(blocks[n] for n in own) + (_output_bytes(facts) if last else 0),
+                "kv": cache.bytes(own),
+                "buffers": reserved + ahead,
+                "runtime": CUDA_CONTEXT,
+            }
+            if layers
+            else {}
+        )
+    return Footprint(
+        ram,
+        {key: sum(card.get(key, 0) for card in cards) for key in ram} if cards else {},
+        ram_growth=growth if offloaded < count else 0,
+        cards=tuple(cards),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """llama.cpp's memory of what was read, layer by layer."""
+
+    layers: tuple[Layer, ...]
+    cells: int
+    kv_type: str
+    batch: int
+    flash: bool
+    whole_window: bool
+
+    def bytes(self, numbers: Iterable[int]) -> int:
+        return sum(self._of(self.layers[number]) for number in numbers)
+
+    def _of(self, layer: Layer) -> int:
+        values = layer.latent or layer.kv_heads * layer.key_length + self._value_row(layer)
+        cells = self.cells
+        if layer.window and not self.whole_window:
+            cells = -(-min(cells, layer.window + self.batch) // CELLS) * CELLS
+        return int(values * cells * KV_TYPES[self.kv_type]) + STATE_VALUE * layer.state
+
+    def _value_row(self, layer: Layer) -> int:
+        """Without flash attention the values lie transposed, as wide in every layer as in the widest."""
+        if self.flash or not layer.kv_heads:
+            return layer.kv_heads * layer.value_length
+        return max(n.kv_heads * n.value_length for n in self.layers)
 
 
 def transformers_footprint(
@@ -117,7 +189,7 @@ def transformers_footprint(
     }
     growth = width * context * (2 * query + batch)
     if on_gpu:
-        return Footprint({"runtime": TORCH_RUNTIME}, parts, gpu_growth=growth)
+        return Footprint({"runtime": TORCH_RUNTIME}, parts, gpu_growth=growth, cards=(parts,))
     # Weights of another type are converted while their file stays mapped.
     stored = facts.size_by_type().get(STORED_AS[precision], 0)
     converting = max(facts.size - stored - cache - parts["buffers"], 0)
@@ -148,8 +220,17 @@ def _llama_work(facts: ModelFacts, batch: int, cells: int, *, flash: bool) -> in
     return int(4 * batch * (floats + widest.heads * cells)) + 2 * MIB
 
 
-def _reserved_work(facts: ModelFacts, batch: int, cells: int) -> int:
-    """Bytes of work space that llama.cpp reserves on a GPU: logits of a whole batch, or one layer."""
-    logits = facts.vocabulary + 2 * facts.width
-    layer = facts.width + 4 * facts.feed_forward + cells / 2
-    return int(4 * batch * max(logits, layer))
+def _scores(facts: ModelFacts, outputs: int) -> int:
+    """Bytes of the scores of more than one token, where they are made and where they are handed out."""
+    return 2 * 4 * facts.vocabulary * max(outputs - 1, 0)
+
+
+def _reserved_work(facts: ModelFacts, batch: int, cells: int, *, flash: bool, outputs: int) -> int:
+    """Bytes of work space that llama.cpp reserves on a GPU: the scores of a batch, or its widest layer."""
+    scores = (
+        facts.vocabulary * (min(outputs, batch) if outputs else batch) + 2 * facts.width * batch
+    )
+    heads = max((layer.heads for layer in facts.layers), default=0)
+    attention = cells / 2 if flash else cells * (heads + 1)
+    layer = batch * (facts.width + 4 * facts.feed_forward + attention)
+    return int(4 * max(scores, layer))
