@@ -388,7 +388,8 @@ class GpuProgram:
 class Gpu:
     """One GPU as the driver tells it; bytes, percent, degrees Celsius, watts, MHz; None where unknown.
 
-    `pcie` is the link as it is now, generation and lanes; `cuda` the newest CUDA the driver can run.
+    `pcie` is the link as it is now, generation and lanes; `cuda` the newest CUDA the driver can run; `bus` the
+    card's place on the PCI bus ('0000:01:00.0'), which stays when the card before it is lost.
     """
 
     index: int
@@ -408,6 +409,14 @@ class Gpu:
     pcie: tuple[int, int] | None = None
     cuda: str = ""
     programs: tuple[GpuProgram, ...] = ()
+    bus: str = ""
+    asleep: bool = False
+    """Its power is cut until a program wants it; memory is as it was before."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells this card from the others, also when their numbers change."""
+        return (self.kind, self.bus or str(self.index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,6 +464,32 @@ class MemoryPlan:
     """Bytes that a conversation filling the context adds to `total` later."""
     learnt: dict[str, float] = field(default_factory=dict)
     """Factors that earlier loads on this PC taught, by place ('ram', 'gpu'); they are in `parts` already."""
+    flash: str = ""
+    """Flash attention: 'on', 'off', or '' where the engine chooses."""
+    threads_batch: int = 0
+    """Threads that read a prompt; 0 means as many as write."""
+    steady: bool = False
+    """Whether a person chose the threads: they stay so many while other programs keep the processor busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What a short measurement on this PC chose for a model that runs on the CPU through llama.cpp.
+
+    `decode` and `prefill` are the tokens per second it measured with that choice, `plain_…` those with the
+    usual one; `seconds` is how long it took.
+    """
+
+    threads: int
+    threads_batch: int
+    batch: int
+    flash: bool
+    decode: float
+    prefill: float
+    plain_decode: float
+    plain_prefill: float
+    seconds: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

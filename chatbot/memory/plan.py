@@ -23,7 +23,7 @@ from chatbot.memory.footprint import (
     transformers_footprint,
 )
 from chatbot.memory.pickles import NOT_YET
-from chatbot.types import Backend, Gpu, Hardware, Language, MemoryPlan
+from chatbot.types import Backend, Gpu, Hardware, Language, MemoryPlan, Tuned
 
 USUAL_CONTEXT = 8192
 ROOMY_CONTEXT = (
@@ -40,7 +40,10 @@ GB = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a person chose; None leaves it to the plan. `gpu_layers` counts the output layer too."""
+    """What a person chose; None leaves it to the plan. `gpu_layers` counts the output layer too.
+
+    `measured` is no wish: what a measurement on this PC chose, where the person left it open.
+    """
 
     context: int | None = None
     kv_type: str | None = None
@@ -49,6 +52,8 @@ class Wishes:
     gpu_layers: int | None = None
     precision: str | None = None
     threads: int | None = None
+    flash: bool | None = None
+    measured: Tuned | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,10 @@ class _Way:
     gpu_layers: int
     kv_type: str
     footprint: Callable[[int], Footprint]
+    batch: int
+    threads: int | None = None
+    threads_batch: int = 0
+    flash: bool | None = None
     learnt: Mapping[str, float] = field(default_factory=dict)
 
     def at(self, context: int) -> Footprint:
@@ -233,6 +242,7 @@ def _transformers_ways(
             "transformers", precision, device, len(facts.layers) + 1 if on_gpu else 0,
             "f32" if precision == "fp32" else "f16",
             lambda context: transformers_footprint(facts, context, precision, batch, on_gpu=on_gpu),
+            batch, wishes.threads,
         )  # fmt: skip
 
     ways = []
@@ -248,16 +258,25 @@ def _llama_cpp_ways(
     hardware: Hardware, facts: ModelFacts, wishes: Wishes, installed: Installed, learnt: float
 ) -> list[_Way]:
     """Every layer on the GPU, then as many as fit, then none; a wished number of layers stands alone."""
-    batch, kv_type = wishes.batch or USUAL_BATCH, wishes.kv_type or "f16"
+    kv_type = wishes.kv_type or "f16"
     every = len(facts.layers) + 1
     gpu = _best_gpu(hardware) if installed.llama_cpp_gpu else None
 
     def way(layers: int) -> _Way:
         device = gpu.kind if gpu and layers else "cpu"
+        measured = wishes.measured if not layers else None  # on the CPU alone
+        batch = wishes.batch or (measured.batch if measured else USUAL_BATCH)
+        flash = wishes.flash if measured is None or wishes.flash is not None else measured.flash
+        if kv_type != "f16":
+            flash = None  # a quantised cache needs it
         return _Way(
             "llama_cpp", facts.quantisation, device if layers in (0, every) else f"{device}+cpu",
             layers, kv_type,
-            lambda context: llama_cpp_footprint(facts, context, kv_type, batch, layers),
+            lambda context: llama_cpp_footprint(
+                facts, context, kv_type, batch, layers, flash=flash
+            ),
+            batch, wishes.threads or (measured.threads if measured else None),
+            measured.threads_batch if measured and not wishes.threads else 0, flash,
         )  # fmt: skip
 
     if gpu is None:
@@ -268,7 +287,7 @@ def _llama_cpp_ways(
     low, high = 0, every - 1
     while low < high:  # the GPU's share only grows with its layers
         middle = (low + high + 1) // 2
-        share = llama_cpp_footprint(facts, context, kv_type, batch, middle)
+        share = way(middle).footprint(context)
         if share.corrected(1.0, learnt).peak("gpu") <= gpu.free - spare_of(gpu):
             low = middle
         else:
@@ -328,8 +347,8 @@ def _plan(way: _Way, context: int, hardware: Hardware, wishes: Wishes) -> Memory
         gpu_layers=way.gpu_layers,
         context=context,
         kv_type=way.kv_type,
-        batch=wishes.batch or USUAL_BATCH,
-        threads=wishes.threads or hardware.cores_physical,
+        batch=way.batch,
+        threads=way.threads or hardware.cores_physical,
         parts={key: size for key, size in parts.items() if size},
         total=sum(parts.values()),
         free=free,
@@ -339,5 +358,8 @@ def _plan(way: _Way, context: int, hardware: Hardware, wishes: Wishes) -> Memory
         learnt={
             place: factor for place, factor in way.learnt.items() if place == "ram" or footprint.gpu
         },
+        flash="" if way.flash is None else "on" if way.flash else "off",
+        threads_batch=way.threads_batch,
+        steady=wishes.threads is not None,
     )
     return replace(found, reason=explain(found, "en"))
