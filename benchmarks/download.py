@@ -24,8 +24,8 @@ os.environ["HEARTH_SPARE_DISK"] = "0"
 
 from chatbot.errors import Cancelled
 from chatbot.models import making
-from chatbot.models.download import Journal, journal_of
 from chatbot.models.hub import Hub
+from chatbot.models.journal import Journal, journal_of
 from tests.models.hub_server import HubServer, serving
 
 REPO, FILE = "student/large", "model.safetensors"

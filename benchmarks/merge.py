@@ -3,27 +3,20 @@
     python -m benchmarks.merge [--rounds 1] [--rank 16] [--json]
 
 The base is the Llama of 1.1 billion random fp32 parameters that benchmarks.prepare uses; the adapter has
-random weights for every linear layer. The other way is merge_and_unload().save_pretrained(). Measured as in
-benchmarks.prepare. Ours also compares every changed value with the base's, hashes every file and waits until
+random weights for every linear layer. The other way is merge_and_unload().save_pretrained(). Measured as
+benchmarks/two_ways.py says. Ours also compares every changed value with the base's, hashes every file and waits until
 the disk has it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from benchmarks.corpus import CACHE
-from benchmarks.prepare import LAST_WORD, anonymous_memory, summary, table, warm
 from benchmarks.random_model import random_folder
+from benchmarks.two_ways import compare, parser
 from chatbot.memory.headers import read_model
-from chatbot.settings import PROJECT
 
 OURS = """
 import sys
@@ -44,48 +37,11 @@ WAYS = {"hearth": OURS, "transformers": THEIRS}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    asked = parser(__doc__, rounds=1)
+    asked.add_argument("--rank", type=int, default=16)
+    options = asked.parse_args()
     base = random_folder()
-    adapter = random_adapter(base, options.rank)
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-    loads = [os.getloadavg()[0]]
-    for number in range(options.rounds):
-        for way in list(WAYS) if number % 2 == 0 else list(reversed(WAYS)):
-            found[way].append(measure(way, base, adapter))
-            print(number + 1, way, found[way][-1], file=sys.stderr)
-        loads.append(os.getloadavg()[0])
-    print(json.dumps(summary(found, loads)) if options.json else table(summary(found, loads)))
-
-
-def measure(way: str, base: Path, adapter: Path) -> dict[str, float]:
-    """Seconds and bytes of one run in a process of its own."""
-    target = CACHE / "merged"
-    shutil.rmtree(target, ignore_errors=True)
-    os.sync()
-    warm(base)
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAYS[way] + LAST_WORD, str(base), str(adapter), str(target)],
-        cwd=PROJECT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    anonymous = 0
-    while process.poll() is None:
-        anonymous = max(anonymous, anonymous_memory(process.pid))
-        time.sleep(0.05)
-    seconds = time.perf_counter() - began
-    assert process.stdout is not None
-    assert process.returncode == 0, f"{way} failed"
-    peak = int(process.stdout.read().split()[-1])
-    shutil.rmtree(target)
-    return {"seconds": round(seconds, 2), "peak": peak, "anonymous": anonymous}
+    compare(WAYS, options, base, random_adapter(base, options.rank))
 
 
 def random_adapter(base: Path, rank: int) -> Path:

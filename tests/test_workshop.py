@@ -21,10 +21,10 @@ from chatbot.errors import FailedCheck, ModelDoesNotFit, ModelError, ModelInUse,
 from chatbot.jobs import error_of
 from chatbot.models import chain
 from chatbot.models.chain import Ingredients, Stage
-from chatbot.models.download import Journal, journal_of
 from chatbot.models.fetching import Unfinished
 from chatbot.models.files import room_for
 from chatbot.models.importing import import_model
+from chatbot.models.journal import Journal, journal_of
 from chatbot.models.relations import base_name, bases_of
 from chatbot.models.stages import Stages, kind_of, stem
 from chatbot.services import Services, open_services

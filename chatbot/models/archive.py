@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 import struct
 import unicodedata
@@ -22,11 +21,11 @@ from typing import IO, NoReturn
 from chatbot.errors import BrokenModel
 from chatbot.i18n import N_
 from chatbot.models.files import BLOCK, StoredFile
+from chatbot.models.names import is_safe
 from chatbot.text import nfc
 
 MAX_ENTRIES = 2000
 MAX_DIRECTORY = 4_000_000
-MAX_NAME = 1000
 MAX_RATIO, SMALL = 200, 100_000
 """An entry may shrink to a 200th, as weights and text never do; small ones may be all alike."""
 
@@ -47,8 +46,6 @@ _PIECE = 1 << 16
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _ENCRYPTION_BITS = 0x1 | 0x40 | 0x2000
 _LINK_FIELDS = (0x000D, 0x756E)  # Unix fields that can name the target of a link
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
-_FORBIDDEN = frozenset('\\:*?"<>|')
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,25 +217,6 @@ class Archive:
 
     def _broken(self, detail: str, part: str = "") -> BrokenModel:
         return BrokenModel(detail, name=self._name, part=_shown(part))
-
-
-def is_safe(name: str) -> bool:
-    """Whether a path with slashes stays inside its folder and can be written on every system."""
-    parts = name.split("/")
-    return len(name.encode("utf-8", "replace")) <= MAX_NAME and all(map(_is_safe_part, parts))
-
-
-def _is_safe_part(part: str) -> bool:
-    return (
-        part not in ("", ".", "..")
-        and len(part.encode("utf-8", "replace")) <= 255
-        and part.isprintable()
-        and not _FORBIDDEN & set(part)
-        and part[-1] not in ". "
-        and part[0] != " "
-        and not _RESERVED.fullmatch(part.partition(".")[0].rstrip().casefold())
-        and not _RESERVED.fullmatch(unicodedata.normalize("NFKC", part).casefold())
-    )
 
 
 class _Names:

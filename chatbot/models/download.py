@@ -8,9 +8,7 @@ believed before its hash is the one that the hub lists for that commit.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import re
 import time
@@ -23,14 +21,14 @@ from typing import IO, Any
 from chatbot.errors import BrokenModel, ModelError
 from chatbot.i18n import N_
 from chatbot.models.files import BLOCK, Report, StoredFile, check_room
-from chatbot.models.hub import PORTAL, SILENT_SECONDS, Hub, RemoteFile, is_page, is_safe_path
+from chatbot.models.hub import PORTAL, SILENT_SECONDS, Hub, RemoteFile, is_page
+from chatbot.models.journal import Journal, journal_of
+from chatbot.models.names import is_safe
 from chatbot.models.outside import Endpoint
 from chatbot.settings import sync
 
 STEP = 4_000_000
 """Bytes between two lines of the journal: with what a connection holds on its way (10 MB here), less than 16 MB."""
-SYNC_SECONDS = 1.0
-"""How often the journal itself is synced at most; it stands in the system's memory when only we are killed."""
 TRIES = 8
 """Attempts in a row that brought nothing; one that brought something starts the count anew."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
@@ -60,7 +58,7 @@ def download(
     """
     wanted = [RemoteFile(**file) for file in files]
     for file in wanted:
-        if not is_safe_path(file.path):
+        if not is_safe(file.path):
             raise ModelError(N_("one of its files has a name that cannot be kept."), name=repo)
     target.mkdir(parents=True, exist_ok=True)
     journal = Journal(journal_of(target))
@@ -71,69 +69,6 @@ def download(
         work = _Download(report, hub, target, journal, repo, revision, wanted, tries, first_wait)
         stored = [work.fetch(file) for file in wanted]
     return {"files": [asdict(file) for file in stored], "figures": work.figures()}
-
-
-def journal_of(target: Path) -> Path:
-    """Where the journal of a download into that folder lies: beside it, so that it never becomes part of it."""
-    return target.with_name(f"{target.name}.journal")
-
-
-class Journal:
-    """How much of each file is safely on the disk; a line for each fact, the first says what is fetched."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._synced_at = 0.0
-        self._good: dict[str, int] = {}
-        self._tags: dict[str, str] = {}
-        self.plan: dict[str, Any] = {}
-        if not file.exists():
-            return
-        for number, line in enumerate(file.read_bytes().splitlines()):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off
-                entry = json.loads(line)
-                if number == 0:
-                    self.plan = dict(entry)
-                else:
-                    self._good[str(entry["path"])] = int(entry["good"])
-                    self._tags[str(entry["path"])] = str(entry["etag"])
-
-    def good(self, path: str) -> int:
-        """Bytes from the file's start that are on the disk."""
-        return self._good.get(path, 0)
-
-    def etag(self, path: str) -> str:
-        """What the server called the content when it sent these bytes."""
-        return self._tags.get(path, "")
-
-    def begin(self, plan: dict[str, Any]) -> None:
-        """Say what is fetched, unless it is said already."""
-        if not self.plan:
-            self.plan = plan
-            self._file.unlink(missing_ok=True)
-            self._append(plan)
-            sync(self._file.parent)
-
-    def note(self, path: str, good: int, etag: str) -> None:
-        """Say how far a file is good; its bytes must be synced before."""
-        if (self.good(path), self.etag(path)) != (good, etag):
-            self._good[path], self._tags[path] = good, etag
-            self._append({"path": path, "good": good, "etag": etag})
-
-    def _append(self, entry: dict[str, Any]) -> None:
-        with self._file.open("ab") as opened:
-            if opened.tell() and not self._ends_a_line():
-                opened.write(b"\n")
-            opened.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-            opened.flush()
-            if time.monotonic() - self._synced_at > SYNC_SECONDS:
-                os.fsync(opened.fileno())
-                self._synced_at = time.monotonic()
-
-    def _ends_a_line(self) -> bool:
-        with self._file.open("rb") as opened:
-            opened.seek(-1, os.SEEK_END)
-            return opened.read(1) == b"\n"
 
 
 class _PassingError(Exception):

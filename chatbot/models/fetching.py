@@ -20,7 +20,6 @@ from chatbot.errors import ModelError
 from chatbot.i18n import N_
 from chatbot.memory.facts import ModelFacts
 from chatbot.models import making
-from chatbot.models.download import Journal, journal_of
 from chatbot.models.files import (
     COMPANIONS,
     LICENCES,
@@ -29,7 +28,9 @@ from chatbot.models.files import (
     check_room,
     telling_full_disk,
 )
-from chatbot.models.hub import Hub, RemoteFile, RemoteModel, is_safe_path
+from chatbot.models.hub import Hub, RemoteFile, RemoteModel
+from chatbot.models.journal import Journal, journal_of
+from chatbot.models.names import is_safe
 from chatbot.models.store import DOWNLOAD, ModelStore
 from chatbot.settings import sync
 from chatbot.types import ModelArtifact, ModelRole
@@ -174,7 +175,7 @@ def needed(model: RemoteModel, file: str | None = None) -> list[RemoteFile]:
         weights = _weights(model)
         chosen = [*weights, *_companions(model, weights)]
     for one in chosen:
-        if not is_safe_path(one.path):
+        if not is_safe(one.path):
             raise ModelError(
                 N_("one of its files has a name that cannot be kept."), name=model.repo
             )

@@ -23,14 +23,6 @@ from chatbot.models.outside import CONNECT_SECONDS, Endpoint, Guard
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 REVISION = re.compile(r"[\w][\w./-]{0,199}", re.ASCII)
-DEVICES = {
-    "CON",
-    "PRN",
-    "AUX",
-    "NUL",
-    *(f"{kind}{n}" for kind in ("COM", "LPT") for n in range(1, 10)),
-}
-"""Names that Windows keeps for itself."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SILENT_SECONDS = 20.0
 MAX_ANSWER = 64_000_000
@@ -277,23 +269,6 @@ def check_repo(repo: str) -> None:
 def is_page(answer: Any) -> bool:
     """Whether a web page came back, as from the sign-in page of a network."""
     return bool(answer.headers.get("Content-Type", "").lower().startswith("text/html"))
-
-
-def is_safe_path(path: str) -> bool:
-    """Whether a repository's file can keep its name on every system, inside the folder it is put into."""
-    parts = path.split("/")
-    return (
-        0 < len(path) <= 200
-        and len(parts) <= 4
-        and path.isprintable()
-        and not set(path) & set('\\:*?"<>|')
-        and all(
-            part
-            and part == part.strip(" ").rstrip(".")
-            and part.partition(".")[0].upper() not in DEVICES
-            for part in parts
-        )
-    )
 
 
 def _is_repo(name: Any) -> bool:

@@ -18,10 +18,11 @@ from typing import Any, NoReturn, get_args
 from chatbot.errors import BrokenModel, ModelError
 from chatbot.i18n import N_
 from chatbot.memory import pickles
-from chatbot.models.archive import Archive, Entry, is_safe
+from chatbot.models.archive import Archive, Entry
 from chatbot.models.chain import DOCUMENTS_LEFT
 from chatbot.models.files import Report, StoredFile, check_room, goes_along
 from chatbot.models.importing import MAX_COMPANION
+from chatbot.models.names import is_safe
 from chatbot.models.package import FORMAT, LIBRARY, MANIFEST, VERSION
 from chatbot.models.store import MANIFEST as STORE_MANIFEST
 from chatbot.settings import sync

@@ -23,8 +23,10 @@ from chatbot.errors import (
 from chatbot.memory.headers import read_model
 from chatbot.models import download as step
 from chatbot.models import fetching, files, tokens
-from chatbot.models.download import Journal, download, journal_of
-from chatbot.models.hub import Hub, is_safe_path
+from chatbot.models.download import download
+from chatbot.models.hub import Hub
+from chatbot.models.journal import Journal, journal_of
+from chatbot.models.names import is_safe
 from chatbot.models.outside import Endpoint
 from chatbot.models.store import ModelStore
 from tests.models import hub_server as faults
@@ -387,7 +389,7 @@ def test_a_repository_without_a_model_says_so(hub, store):
 @pytest.mark.parametrize("name", ["../evil.json", "a/../../b.json", "/etc/x.json", "C:x.json",
                                   "a\\b.json", "con.json", "x.json.", " x.json", "a//b.json", "x\n.json"])  # fmt: skip
 def test_a_files_name_cannot_lead_out_of_the_folder(hub, tmp_path, name):
-    assert not is_safe_path(name)
+    assert not is_safe(name)
     with pytest.raises(ModelError):
         download(quiet, target=tmp_path / "m", repo=REPO, revision="a" * 40, endpoint=hub.url,
                  files=[{"path": name, "size": 1, "sha256": "a" * 64}])  # fmt: skip

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from chatbot.database import Database
 from chatbot.errors import BrokenModel, Cancelled, CannotPack, DiskFullError, ModelError
 from chatbot.models import making
-from chatbot.models.archive import MAX_ENTRIES, Archive, is_safe
+from chatbot.models.archive import MAX_ENTRIES, Archive
 from chatbot.models.importing import import_model
+from chatbot.models.names import is_safe
 from chatbot.models.package import LIBRARY, MANIFEST, package, unfinished
 from chatbot.models.stages import Stages
 from chatbot.models.store import ModelStore, home_of
