@@ -87,10 +87,10 @@ def without(hardware: Hardware, pid: int) -> Hardware:
         return hardware
     # Linux names the mapped files in it, which count as available already.
     held = memory.rss - getattr(memory, "shared", 0)
-    on_cards = {gpu.index: gpu.used_by_hearth or 0 for gpu in nvidia_gpus({pid})}
+    on_cards = {gpu.key: gpu.used_by_hearth or 0 for gpu in nvidia_gpus({pid})}
 
     def freed(gpu: Gpu) -> Gpu:
-        given_back = held if gpu.kind == "mps" else on_cards.get(gpu.index, 0)
+        given_back = held if gpu.kind == "mps" else on_cards.get(gpu.key, 0)
         return replace(gpu, free=min(gpu.free + given_back, gpu.total))
 
     return replace(

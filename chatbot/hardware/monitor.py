@@ -13,7 +13,7 @@ import logging
 import statistics
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from chatbot.hardware.detect import (
     within_container,
 )
 from chatbot.hardware.nvidia import nvidia_gpus
+from chatbot.hardware.process import largest, part_of
 from chatbot.settings import Paths
 from chatbot.types import Gpu
 
@@ -43,13 +44,17 @@ KEPT_MEANS = 360
 SELDOM = 5.0
 """Seconds between questions that cost milliseconds; the others cost microseconds."""
 
+OTHERS, OTHERS_SECONDS = 5, 10.0
+"""How many other programs are named, and how seldom: only while somebody looks, for all are asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One moment: percent of the CPU and of each core, bytes, bytes a second, each GPU as its driver tells.
 
     `hearth` is the resident memory of Hearth and its child processes; `gpus` carry Hearth's own share.
-    Apple's GPU has no memory of its own: it shares the RAM.
+    Apple's GPU has no memory of its own: it shares the RAM. `parts` says which part of Hearth holds how much
+    (`process.part_of`).
     """
 
     at: float
@@ -65,6 +70,7 @@ class Sample:
     disk_free: int = 0
     disk_read: float = 0.0
     disk_written: float = 0.0
+    parts: tuple[tuple[str, int], ...] = ()
 
     @property
     def ram_used(self) -> int:
@@ -89,7 +95,11 @@ class Monitor:
         self._since_mean: list[Sample] = []
         self._data = data or Paths.default().data
         self._taking = threading.Lock()
+        self._looking = threading.Lock()
+        self._others: list[tuple[str, int]] = []
+        self._others_at = float("-inf")
         self._family: dict[int, psutil.Process] = {}
+        self._parts: dict[int, str] = {}
         self._seldom_at = float("-inf")
         self._disk = (0, 0)
         self._apple_load: float | None = None
@@ -125,6 +135,14 @@ class Monitor:
         older = [sample for sample in means if sample.at < oldest]
         return [sample for sample in (*older, *single) if sample.at >= since]
 
+    def others(self, count: int) -> list[tuple[str, int]]:
+        """Other programs that hold most main memory and the bytes; at most OTHERS_SECONDS old."""
+        with self._looking:
+            if time.monotonic() - self._others_at > OTHERS_SECONDS:
+                self._others_at = time.monotonic()
+                self._others = largest(OTHERS, besides=self._family)
+            return self._others[:count]
+
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
             try:
@@ -139,13 +157,15 @@ class Monitor:
             memory, swap = psutil.virtual_memory(), psutil.swap_memory()
             total, available = within_container(memory.total, memory.available)
             read, written = self._disk_traffic()
+            parts = self._resident()
             sample = Sample(
                 at=time.time(),
                 cpu=self._cpu.percent(),
                 cores=self._core_loads(),
                 ram_total=total,
                 ram_available=available,
-                hearth=self._resident(),
+                hearth=sum(parts.values()),
+                parts=tuple(parts.items()),
                 swap_used=swap.used,
                 swap_total=swap.total,
                 disk_total=self._disk[0],
@@ -165,6 +185,8 @@ class Monitor:
         self._seldom_at = time.monotonic()
         own = psutil.Process()
         self._family = {p.pid: p for p in (own, *own.children(recursive=True))}
+        known = {**self._parts, own.pid: "app"}
+        self._parts = {pid: known.get(pid) or part_of(p) for pid, p in self._family.items()}
         disk = psutil.disk_usage(str(existing(self._data)))
         self._disk = (disk.total, disk.free)
         if on_apple_silicon():
@@ -173,14 +195,15 @@ class Monitor:
     def _gpus(self, total: int, available: int) -> tuple[Gpu, ...]:
         if on_apple_silicon():
             return (replace(apple_gpu(total, available), load=self._apple_load),)
-        return (*nvidia_gpus(self._family), *amd_gpus(self._family))
+        return (*nvidia_gpus(self._family, gently=True), *amd_gpus(self._family))
 
-    def _resident(self) -> int:
-        resident = 0
-        for process in self._family.values():
+    def _resident(self) -> Counter[str]:
+        """Bytes that each part of Hearth holds."""
+        held: Counter[str] = Counter()
+        for pid, process in self._family.items():
             with contextlib.suppress(psutil.Error):  # it ended since the last walk
-                resident += process.memory_info().rss
-        return resident
+                held[self._parts[pid]] += process.memory_info().rss
+        return held
 
     def _core_loads(self) -> tuple[float, ...]:
         times = psutil.cpu_times(percpu=True)
@@ -218,7 +241,7 @@ def mean(samples: Sequence[Sample]) -> Sample:
     cores = [sample.cores for sample in samples if len(sample.cores) == len(last.cores)]
 
     def of_gpu(gpu: Gpu) -> Gpu:
-        same = [g for s in samples for g in s.gpus if (g.kind, g.index) == (gpu.kind, gpu.index)]
+        same = [g for s in samples for g in s.gpus if g.key == gpu.key]
         return replace(
             gpu,
             load=_middle([g.load for g in same]),

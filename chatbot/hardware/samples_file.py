@@ -19,7 +19,8 @@ _OF_GPU = ("name", "total", "free", "used_by_hearth", "load", "temperature", "po
 def csv_of(samples: Sequence[Sample]) -> str:
     """One line a sample: UTC time, percent, bytes, bytes a second; a card that was away leaves gaps."""
     cores = max((len(sample.cores) for sample in samples), default=0)
-    cards = sorted({(gpu.kind, gpu.index) for sample in samples for gpu in sample.gpus})
+    cards = {gpu.key: gpu for sample in reversed(samples) for gpu in sample.gpus}
+    numbered = sorted(cards.items(), key=lambda card: (card[1].kind, card[1].index, card[0]))
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(
@@ -27,11 +28,15 @@ def csv_of(samples: Sequence[Sample]) -> str:
             "time",
             *_COLUMNS,
             *(f"core_{number}" for number in range(cores)),
-            *(f"{kind}_{index}_{name}" for kind, index in cards for name in _OF_GPU),
+            *(
+                f"{gpu.kind}_{number}_{name}"
+                for number, (_, gpu) in enumerate(numbered)
+                for name in _OF_GPU
+            ),
         ]
     )
     for sample in samples:
-        gpus = {(gpu.kind, gpu.index): gpu for gpu in sample.gpus}
+        gpus = {gpu.key: gpu for gpu in sample.gpus}
         rows.writerow(
             [
                 datetime.fromtimestamp(sample.at, UTC).isoformat(timespec="seconds"),
@@ -39,7 +44,7 @@ def csv_of(samples: Sequence[Sample]) -> str:
                 *(_plain(load) for load in (*sample.cores, *[None] * cores)[:cores]),
                 *(
                     _plain(getattr(gpus.get(card), name, None))
-                    for card in cards
+                    for card, _ in numbered
                     for name in _OF_GPU
                 ),
             ]

@@ -9,7 +9,7 @@ import pytest
 
 from chatbot.hardware import detect as detect_module
 from chatbot.hardware.detect import detect, installed, within_container, without
-from tests.hardware.fake_pynvml import GIB, Card, fake_pynvml
+from tests.fakes import GIB, Card, fake_pynvml
 
 
 @pytest.fixture

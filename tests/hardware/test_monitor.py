@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
 
+import psutil
 import pytest
 
-from chatbot.hardware import amd, apple
+from benchmarks.sampling import seconds_a_sample
+from chatbot.hardware import amd, apple, nvidia
 from chatbot.hardware import monitor as monitor_module
 from chatbot.hardware.monitor import STEP, Monitor, mean
+from chatbot.hardware.process import largest
 from chatbot.hardware.samples_file import csv_of
 from chatbot.types import Gpu
-from tests.hardware.fake_pynvml import GIB, Card, fake_pynvml
+from tests.fakes import GIB, AmdCard, Card, fake_amdsmi, fake_pynvml, pc
 
 
 @pytest.fixture
@@ -163,7 +165,9 @@ def test_any_number_of_cards_full_of_others_programs(
 
 
 def test_an_amd_card_is_told_by_its_own_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "amdsmi", fake_amdsmi())
+    monkeypatch.setitem(
+        sys.modules, "amdsmi", fake_amdsmi([AmdCard(processes=[(7, 3 * GIB), (8, GIB)])])
+    )
     amd._library.cache_clear()
     try:
         (gpu,) = amd.amd_gpus({7})
@@ -211,48 +215,56 @@ def test_no_library_that_could_open_a_gpu_is_loaded() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_sampling_each_second_costs_under_one_percent_of_a_core() -> None:
+@pytest.mark.parametrize("name", ["none", "eight"])
+def test_sampling_each_second_costs_under_one_percent_of_a_core(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(pc(name)))
+    assert seconds_a_sample(pc(name), 30) < 0.01
+
+
+def test_the_parts_of_hearth_are_told_apart() -> None:
+    code = "import sys; sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "chatbot.engines.worker"], stdin=subprocess.PIPE
+    ):
+        monitor = Monitor()
+        wait_until(
+            lambda: monitor._take() and {"app", "model"} <= dict(monitor.latest().parts).keys()
+        )
+        sample = monitor.latest()
+    assert sample.hearth == sum(held for _, held in sample.parts)
+
+
+def test_other_programs_are_named_and_ours_are_not_among_them() -> None:
     monitor = Monitor()
-    monitor.latest()
-    before = time.thread_time()
-    for _ in range(30):  # thirty seconds' worth, with the seldom questions that fall into them
-        monitor._take()
-    for _ in range(6):
-        monitor._seldom_at = float("-inf")
-        monitor._take()
-    assert (time.thread_time() - before) / 30 < 0.01
+    code = "import sys; block = b'x' * 300_000_000; print('ready', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        everything = dict(largest(50))
+        besides = dict(largest(50, besides={child.pid, os.getpid()}))
+        monitor.latest()
+    name = psutil.Process().name()
+    assert everything[name] > besides.get(name, 0) + 250_000_000
+    assert len(monitor.others(3)) <= 3
+    assert all(isinstance(who, str) and held >= 0 for who, held in monitor.others(3))
 
 
-def fake_amdsmi() -> ModuleType:
-    """amdsmi with one card; its clock is refused, one of its powers 'N/A'."""
-    module = ModuleType("amdsmi")
-
-    class AmdSmiException(Exception):
-        pass
-
-    def refuse(*_: object) -> None:
-        raise AmdSmiException("not supported")
-
-    answers = {
-        "amdsmi_get_processor_handles": ["handle"],
-        "amdsmi_get_gpu_vram_usage": {"vram_total": 20480, "vram_used": 5120},
-        "amdsmi_get_power_info": {"current_socket_power": "N/A", "average_socket_power": 90},
-        "amdsmi_get_pcie_info": {"pcie_metric": {"pcie_width": 16, "pcie_speed": 16000}},
-        "amdsmi_get_gpu_process_list": [
-            {"pid": 7, "memory_usage": {"vram_mem": 3 * GIB}},
-            {"pid": 8, "memory_usage": {"vram_mem": GIB}},
-        ],
-        "amdsmi_get_temp_metric": 48,
-        "amdsmi_get_gpu_asic_info": {"market_name": "Radeon RX 7900 XT"},
-        "amdsmi_get_gpu_activity": {"gfx_activity": 35},
-        "amdsmi_get_gpu_driver_info": {"driver_version": "6.12"},
-        "amdsmi_init": None,
-    }
-    for name, answer in answers.items():
-        setattr(module, name, lambda *_, answer=answer: answer)
-    module.AmdSmiException = AmdSmiException  # type: ignore[attr-defined]
-    module.amdsmi_get_clock_info = refuse  # type: ignore[attr-defined]
-    module.AmdSmiTemperatureType = SimpleNamespace(EDGE=0)  # type: ignore[attr-defined]
-    module.AmdSmiTemperatureMetric = SimpleNamespace(CURRENT=0)  # type: ignore[attr-defined]
-    module.AmdSmiClkType = SimpleNamespace(GFX=0)  # type: ignore[attr-defined]
-    return module
+def test_it_ends_no_hour_when_a_card_is_lost_and_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "REOPEN_SECONDS", 0.0)
+    cards = pc("two")
+    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(cards))
+    monitor = Monitor()
+    counted = []
+    for _ in range(3 * STEP):
+        cards[0].vanished = len(counted) % 3 == 1
+        counted.append(len(monitor._take().gpus))
+    assert set(counted) == {1, 2}
+    head, *rows = csv_of(monitor.series(3600)).splitlines()
+    first = head.split(",").index("cuda_0_name")
+    second = head.split(",").index("cuda_1_name")
+    assert {row.split(",")[first] for row in rows} == {"", cards[0].name}
+    assert {row.split(",")[second] for row in rows} == {cards[1].name}, "each in its own column"

@@ -13,7 +13,9 @@ ASKED = "from chatbot.hardware.process import peak; print(peak())"
 def test_what_the_parent_held_is_not_counted() -> None:
     large = bytearray(600_000_000)
     large[::4096] = b"x" * len(large[::4096])
-    child = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", ASKED], capture_output=True, text=True, check=True
+    )
     assert peak() > 600_000_000
     assert 1_000_000 < int(child.stdout) < 300_000_000
 

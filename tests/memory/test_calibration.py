@@ -17,7 +17,7 @@ from chatbot.engines.host import EngineHost
 from chatbot.memory.calibration import ENOUGH, LEAST, MOST, Calibration, Load, learnt, recorded
 from chatbot.memory.plan import explain, plan
 from chatbot.types import GenerationOptions, GenerationStats, Growth, MemoryPlan, Turn
-from tests.hardware.fake_pynvml import Card, fake_pynvml
+from tests.fakes import Card, fake_pynvml
 from tests.memory.test_plan import card, pc, three_billion
 from tests.tiny_models import tiny_gguf, tiny_hf
 
