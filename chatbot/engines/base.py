@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from chatbot.engines.drafting import Drafter
 from chatbot.i18n import N_
 from chatbot.types import Backend, Delta, GenerationOptions, GenerationStats
 
@@ -34,7 +35,8 @@ class EngineSpec:
     `path` is a GGUF file or a Hugging Face folder; `url` and `key` belong to remote engines.
     Zero and "" leave the choice to the backend: context (tokens), threads, precision, device.
     `gpu_layers` -1 puts every layer on the GPU. `adapter` runs a fine-tuned adapter on top of the model,
-    unmerged: a PEFT folder for transformers, a LoRA GGUF for llama.cpp.
+    unmerged: a PEFT folder for transformers, a LoRA GGUF for llama.cpp. Of several NVIDIA GPUs only
+    `cards`, numbers as the driver has them, are used; `split` says how many layers each takes.
     """
 
     backend: Backend = "extractive"
@@ -49,6 +51,8 @@ class EngineSpec:
     threads: int = 0
     precision: str = ""
     device: str = ""
+    cards: tuple[int, ...] = ()
+    split: tuple[int, ...] = ()
     url: str = ""
     key: str = field(default="", repr=False)
 
@@ -128,6 +132,7 @@ class Clock:
         answer: int,
         context: int,
         finish: Finish,
+        drafter: Drafter | None = None,
     ) -> GenerationStats:
         """The statistics as of now; the speed leaves reading the prompt out."""
         now = time.perf_counter()
@@ -143,6 +148,8 @@ class Clock:
             tokens_per_second=(answer - 1) / writing if answer > 1 and writing > 0 else 0.0,
             context=context,
             finish=finish,
+            drafted=drafter.drafted if drafter else 0,
+            accepted=drafter.accepted if drafter else 0,
         )
 
 

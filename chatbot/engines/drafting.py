@@ -44,7 +44,7 @@ class Guesses(Protocol):
         ...
 
     def ahead(self, count: int) -> list[int]:
-        """The next `count` tokens as guessed, or fewer."""
+        """The next `count` tokens as guessed, or fewer; none without a guess."""
         ...
 
     def took(self, token: int) -> bool:
@@ -65,7 +65,12 @@ class PromptLookup:
         self._find()
 
     def ahead(self, count: int) -> list[int]:
-        return self._tokens[self._at : self._at + count] if self.matched else []
+        if not self.matched:
+            return []
+        found = self._tokens[self._at : self._at + count]
+        while len(found) < count:  # the text runs in a circle, and here it is closed
+            found += found[: count - len(found)]
+        return found
 
     def took(self, token: int) -> bool:
         tokens = self._tokens
@@ -139,8 +144,8 @@ class Drafter:
     """Drafts of one answer, as long as they pay; `drafted` and `accepted` count their tokens."""
 
     def __init__(self, guesses: Guesses, experience: Experience) -> None:
+        self.experience = experience
         self._guesses = guesses
-        self._experience = experience
         self._open = 0
         self.drafted = 0
         self.accepted = 0
@@ -154,11 +159,11 @@ class Drafter:
         chance = expected = 1.0
         best, gain = 0, WORTH
         for length in range(1, len(ahead) + 1):
-            chance *= self._experience.rate(matched + length - 1)
+            chance *= self.experience.rate(matched + length - 1)
             expected += chance
             if (
                 length in LENGTHS
-                and (reached := expected / self._experience.cost(length + 1)) > gain
+                and (reached := expected / self.experience.cost(length + 1)) > gain
             ):
                 best, gain = length, reached
         self._open = best
@@ -170,7 +175,7 @@ class Drafter:
         matched = self._guesses.matched
         right = self._guesses.took(token)
         if matched:
-            self._experience.guessed(matched, right=right)
+            self.experience.guessed(matched, right=right)
         if self._open:
             self._open = self._open - 1 if right else 0
             self.accepted += right

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from chatbot.engines.base import (
-    REPEAT_WINDOW,
     Cancelled,
     Clock,
     EngineSpec,
     Finish,
     Transcript,
     never,
-    seed_of,
     write,
 )
+from chatbot.engines.drafting import LONGEST, Drafter, Experience, Guesses, PromptLookup
+from chatbot.engines.sampling import Sampling
 from chatbot.engines.templates import ChatTemplate
 from chatbot.errors import (
     BrokenModel,
@@ -55,7 +54,10 @@ _log_callback: Any = None
 class LlamaCpp:
     """One GGUF model with one context; the KV cache remembers the last conversation."""
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(
+        self, spec: EngineSpec, guesses: Callable[[Sequence[int]], Guesses] = PromptLookup
+    ) -> None:
+        """`guesses` takes the prompt's tokens and guesses how the answer goes on."""
         try:
             from llama_cpp import llama_cpp
         except ImportError as error:
@@ -75,6 +77,9 @@ class LlamaCpp:
             self._apply(adapter)
         self._memory = llama_cpp.llama_get_memory(self.context)
         self._read: list[int] = []
+        self._guesses = guesses
+        self._experience = Experience()
+        self._can_try = self._forgets_parts()
         self._transcript = Transcript(self._tokenize, self._spell)
         self._never_abort = llama_cpp.ggml_abort_callback()
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
@@ -112,13 +117,14 @@ class LlamaCpp:
             yield Delta(notice=rendered.notice)
         cached = self._keep_common(prompt)
         answer: list[int] = []
+        drafter = self._drafter(prompt) if options.drafting and self._can_try else None
         try:
             for progress in self._prefill(prompt, cached, cancelled):
                 yield Delta(progress=progress)
             finish: Finish = "cancelled"
             if len(self._read) == len(prompt):
                 stops = (*options.stop, *rendered.stops)
-                with _Sampling(self, options) as pen:
+                with Sampling(self, options, drafter) as pen:
                     finish = yield from write(
                         pen, answer, options.max_tokens, stops, clock, cancelled
                     )
@@ -131,6 +137,7 @@ class LlamaCpp:
                 answer=len(answer),
                 context=self._size,
                 finish=finish,
+                drafter=drafter,
             )
         )
 
@@ -268,6 +275,15 @@ class LlamaCpp:
         self._read = kept
         return len(kept)
 
+    def _drafter(self, prompt: list[int]) -> Drafter:
+        return Drafter(self._guesses(prompt), self._experience)
+
+    def _forgets_parts(self) -> bool:
+        """Whether tried tokens can be forgotten again, and fit into one batch."""
+        recurrent = self.library.llama_model_is_recurrent(self._model)
+        hybrid = self.library.llama_model_is_hybrid(self._model)
+        return not recurrent and not hybrid and self._batch > LONGEST
+
     def _prefill(self, prompt: list[int], cached: int, cancelled: Cancelled) -> Iterator[float]:
         # The callback takes Python's lock between the steps of a batch: cheap here, dear while writing.
         abort = self.library.ggml_abort_callback(lambda _data: cancelled())
@@ -301,65 +317,24 @@ class LlamaCpp:
             raise OutOfMemory(name=self._name)
         raise EngineError(f"llama_decode: {code}")
 
-    def take_in(self, batch: Any, token: int) -> bool:
-        """Read one token of the answer; False when the context is full."""
-        if len(self._read) >= self._size:
-            return False
+    @property
+    def room(self) -> int:
+        """How many more tokens fit into the context."""
+        return self._size - len(self._read)
+
+    def take_in(self, batch: Any, token: int) -> None:
+        """Read the answer's next token and whatever the batch tries after it."""
         self.decode(batch)
         self._read.append(token)
-        return True
 
+    def confirm(self, token: int) -> None:
+        """The next tried token stays."""
+        self._read.append(token)
 
-class _Sampling:
-    """The pen of one answer: a sampler chain, and a batch of one token that is used again and again."""
-
-    def __init__(self, engine: LlamaCpp, options: GenerationOptions) -> None:
-        self._engine = engine
-        self._c = c = engine.library
-        self._one = (ctypes.c_int32 * 1)()
-        self._batch = c.llama_batch_get_one(self._one, 1)
-        self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
-        for step in self._steps(options):
-            c.llama_sampler_chain_add(self._chain, step)
-
-    def __enter__(self) -> _Sampling:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._c.llama_sampler_free(self._chain)
-
-    def sample(self) -> int | None:
-        token = int(self._c.llama_sampler_sample(self._chain, self._engine.context, -1))
-        return None if self._c.llama_vocab_is_eog(self._engine.vocab, token) else token
-
-    def piece(self, token: int) -> bytes:
-        return self._engine.piece(token)
-
-    def read(self, token: int) -> bool:
-        self._one[0] = token
-        return self._engine.take_in(self._batch, token)
-
-    def _steps(self, options: GenerationOptions) -> Iterator[Any]:
-        c = self._c
-        if options.repeat_penalty != 1.0:
-            size = c.llama_vocab_n_tokens(self._engine.vocab)
-            yield c.llama_sampler_init_penalties(
-                size, REPEAT_WINDOW, options.repeat_penalty, 0.0, 0.0
-            )
-        if options.temperature <= 0:
-            yield c.llama_sampler_init_greedy()
-            return
-        if options.top_k > 0:
-            yield c.llama_sampler_init_top_k(options.top_k)
-        yield c.llama_sampler_init_top_p(options.top_p, 1)
-        yield c.llama_sampler_init_min_p(options.min_p, 1)
-        yield c.llama_sampler_init_temp(options.temperature)
-        yield c.llama_sampler_init_dist(seed_of(options))
+    def withdraw(self) -> None:
+        """Forget the tokens that were tried and not confirmed."""
+        if not self.library.llama_memory_seq_rm(self._memory, 0, len(self._read), -1):
+            raise EngineError("llama.cpp cannot forget a part of what it read")
 
 
 def _listen_to_complaints(c: Any) -> None:
