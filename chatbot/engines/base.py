@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import time
+from array import array
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from chatbot.types import Backend, Delta, GenerationOptions, GenerationStats
 CONTEXT_FULL = N_("The model's context is full: the answer ends here.")
 REPEAT_WINDOW = 64
 """How many of the answer's last tokens the repeat penalty looks at."""
+REMEMBERED = 64
+"""Prompts with their answers, the last turns of as many conversations at most; 4 bytes a token."""
 
 Finish = Literal["stop", "length", "cancelled"]
 Cancelled = Callable[[], bool]
@@ -133,6 +136,7 @@ class Clock:
         context: int,
         finish: Finish,
         drafter: Drafter | None = None,
+        restored: int = 0,
     ) -> GenerationStats:
         """The statistics as of now; the speed leaves reading the prompt out."""
         now = time.perf_counter()
@@ -148,6 +152,7 @@ class Clock:
             tokens_per_second=(answer - 1) / writing if answer > 1 and writing > 0 else 0.0,
             context=context,
             finish=finish,
+            restored_tokens=restored,
             drafted=drafter.drafted if drafter else 0,
             accepted=drafter.accepted if drafter else 0,
         )
@@ -164,8 +169,8 @@ class Transcript:
 
     A model may spell its answer with other tokens than the tokenizer would. Tokenising the whole
     conversation anew would then differ from what stands in the KV cache, and the answer would be read
-    again. The transcript remembers the last prompt and answer and splices their tokens in, but
-    only where the spelled text stays the same.
+    again. The transcript remembers the last prompts and answers and splices their tokens in, but
+    only where the spelled text stays the same. Counting may ask while an answer is being written.
     """
 
     def __init__(
@@ -176,26 +181,31 @@ class Transcript:
         """`spell` is the inverse of `tokenize`, special tokens spelled out."""
         self._tokenize = tokenize
         self._spell = spell
-        self._last: tuple[str, list[int], list[int]] = ("", [], [])
+        self._known: tuple[tuple[str, array[int], array[int]], ...] = ()
 
     def tokens(self, prompt: str) -> list[int]:
         """The tokens of this prompt; the same for the same prompt until the next `remember`."""
-        before, prompt_tokens, answer = self._last
+        begins_alike = [known for known in self._known if prompt.startswith(known[0])]
+        before, prompt_tokens, answer = max(
+            begins_alike, key=lambda known: len(known[0]), default=("", [], [])
+        )
         if before and prompt == before:
             return list(prompt_tokens)
         plain = self._tokenize(prompt, first=True)
-        if not before or not answer or not prompt.startswith(before):
+        if not before or not answer:
             return plain
         kept = self._returning(prompt[len(before) :], answer)
         rest = prompt[len(before) + len(self._spell(kept)) :]
         spliced = [*prompt_tokens, *kept, *self._tokenize(rest, first=False)]
         return spliced if self._spell(spliced) == self._spell(plain) else plain
 
-    def remember(self, prompt: str, prompt_tokens: list[int], answer: list[int]) -> None:
+    def remember(self, prompt: str, prompt_tokens: Sequence[int], answer: Sequence[int]) -> None:
         """This prompt was read as these tokens and answered with those."""
-        self._last = (prompt, prompt_tokens, answer)
+        others = tuple(known for known in self._known if known[0] != prompt)
+        told = (prompt, array("i", prompt_tokens), array("i", answer))
+        self._known = (*others, told)[-REMEMBERED:] if prompt else others
 
-    def _returning(self, rest: str, answer: list[int]) -> list[int]:
+    def _returning(self, rest: str, answer: Sequence[int]) -> Sequence[int]:
         # The answer may return shortened at its end: trimmed, or cut before a stop word.
         kept = answer
         while kept and not rest.startswith(self._spell(kept)):

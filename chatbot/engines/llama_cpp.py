@@ -21,9 +21,11 @@ from chatbot.engines.base import (
     never,
     write,
 )
-from chatbot.engines.drafting import LONGEST, Drafter, Experience, Guesses, PromptLookup
+from chatbot.engines.drafting import LONGEST, Drafter, Experience, PromptLookup
+from chatbot.engines.give_way import GivingWay
 from chatbot.engines.sampling import Sampling
 from chatbot.engines.templates import ChatTemplate
+from chatbot.engines.tuning import measure
 from chatbot.errors import (
     BrokenModel,
     ChatbotError,
@@ -35,7 +37,7 @@ from chatbot.errors import (
     SettingsError,
 )
 from chatbot.hardware.process import physical_cores
-from chatbot.types import Delta, EngineInfo, GenerationOptions, Turn
+from chatbot.types import Delta, EngineInfo, GenerationOptions, Tuned, Turn
 
 DEFAULT_CONTEXT = 8192
 """Tokens, when nobody chose: enough for ten passages and an answer, 1 GB of KV cache for a 3B model."""
@@ -55,9 +57,9 @@ class LlamaCpp:
     """One GGUF model with one context; the KV cache remembers the last conversation."""
 
     def __init__(
-        self, spec: EngineSpec, guesses: Callable[[Sequence[int]], Guesses] = PromptLookup
+        self, spec: EngineSpec, drafter: Callable[[list[int]], Drafter] | None = None
     ) -> None:
-        """`guesses` takes the prompt's tokens and guesses how the answer goes on."""
+        """`drafter` makes the drafter of one answer from its prompt's tokens; else the prompt is looked up."""
         try:
             from llama_cpp import llama_cpp
         except ImportError as error:
@@ -77,8 +79,8 @@ class LlamaCpp:
             self._apply(adapter)
         self._memory = llama_cpp.llama_get_memory(self.context)
         self._read: list[int] = []
-        self._guesses = guesses
-        self._experience = Experience()
+        experience = Experience()
+        self._drafter = drafter or (lambda tokens: Drafter(PromptLookup(tokens), experience))
         self._can_try = self._forgets_parts()
         self._transcript = Transcript(self._tokenize, self._spell)
         self._never_abort = llama_cpp.ggml_abort_callback()
@@ -100,6 +102,8 @@ class LlamaCpp:
             precision=self._precision(),
             template=self._template.kind,
         )
+        most = max(self._threads, self._threads_batch)
+        self._giving_way = None if spec.steady else GivingWay(self._run_on, most)
 
     def stream(
         self,
@@ -146,8 +150,14 @@ class LlamaCpp:
         rendered = self._template.render(turns, thinking=thinking)
         return len(self._transcript.tokens(rendered.text))
 
+    def tune(self, report: Callable[[float], None], cancelled: Cancelled) -> Tuned:
+        """Measure which threads, batch and attention suit this model here; the conversation's cache stays."""
+        return measure(self.library, self._model, report, cancelled)
+
     def close(self) -> None:
         """Free the weights and the KV cache."""
+        if self._giving_way:
+            self._giving_way.close()
         self._template.close()
         self.library.llama_free(self.context)
         self.library.llama_model_free(self._model)
@@ -193,18 +203,26 @@ class LlamaCpp:
         params = self.library.llama_context_default_params()
         params.n_ctx = min(spec.context or DEFAULT_CONTEXT, trained) if trained else spec.context
         params.n_batch = params.n_ubatch = self._batch
-        params.n_threads = params.n_threads_batch = spec.threads or physical_cores()
+        self._threads = spec.threads or physical_cores()
+        self._threads_batch = spec.threads_batch or self._threads
+        params.n_threads, params.n_threads_batch = self._threads, self._threads_batch
         params.type_k = params.type_v = _KV_TYPES[spec.kv_type]
         params.no_perf = True
         # A quantised V cache needs flash attention; on a CPU it costs 11 % of decoding otherwise.
-        if spec.kv_type != "f16":
+        if spec.kv_type != "f16" or spec.flash == "on":
             params.flash_attn_type = self.library.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        elif not spec.gpu_layers:
+        elif spec.flash == "off" or not spec.gpu_layers:
             params.flash_attn_type = self.library.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = self.library.llama_init_from_model(self._model, params)
         if not context:
             raise self._complaint(ModelError, "llama.cpp cannot make a context for it")
         return context
+
+    def _run_on(self, threads: int) -> None:
+        """Use at most so many threads from the next step on; may be called while another thread decodes."""
+        self.library.llama_set_n_threads(
+            self.context, min(threads, self._threads), min(threads, self._threads_batch)
+        )
 
     def _complaint(self, kind: type[ModelError], otherwise: str) -> ChatbotError:
         said = list(_complaints)
@@ -274,9 +292,6 @@ class LlamaCpp:
             kept = []
         self._read = kept
         return len(kept)
-
-    def _drafter(self, prompt: list[int]) -> Drafter:
-        return Drafter(self._guesses(prompt), self._experience)
 
     def _forgets_parts(self) -> bool:
         """Whether tried tokens can be forgotten again, and fit into one batch."""
