@@ -6,6 +6,7 @@ import codecs
 import os
 import time
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,8 @@ class EngineSpec:
     `gpu_layers` -1 puts every layer on the GPU. `adapter` runs a fine-tuned adapter on top of the model,
     unmerged: a PEFT folder for transformers, a LoRA GGUF for llama.cpp. Of several NVIDIA GPUs only
     `cards`, numbers as the driver has them, are used; `split` says how many layers each takes.
+    `threads_batch` read a prompt, as many as `threads` where 0; `steady` keeps the threads as they are also
+    while other programs keep the processor busy. `flash` is "on" or "off".
     """
 
     backend: Backend = "extractive"
@@ -52,6 +55,9 @@ class EngineSpec:
     kv_type: str = "f16"
     batch: int = 512
     threads: int = 0
+    threads_batch: int = 0
+    steady: bool = False
+    flash: str = ""
     precision: str = ""
     device: str = ""
     cards: tuple[int, ...] = ()
@@ -206,8 +212,14 @@ class Transcript:
         self._known = (*others, told)[-REMEMBERED:] if prompt else others
 
     def _returning(self, rest: str, answer: Sequence[int]) -> Sequence[int]:
-        # The answer may return shortened at its end: trimmed, or cut before a stop word.
-        kept = answer
+        # The answer may return shortened: trimmed, cut before a stop word, or without its thoughts.
+        spelled = self._spell(answer)
+        same = len(os.path.commonprefix([rest, spelled]))
+        if same == len(spelled):
+            return answer
+        lengths = range(len(answer) + 1)
+        longer = bisect_right(lengths, same, key=lambda n: len(self._spell(answer[:n])))
+        kept = answer[: max(longer - 1, 0)]
         while kept and not rest.startswith(self._spell(kept)):
             kept = kept[:-1]
         return kept

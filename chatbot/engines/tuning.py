@@ -68,8 +68,10 @@ def flash_pays(plain: Speed, flash: Speed) -> bool:
     return seconds(flash) < seconds(plain) * (1 - WORTH)
 
 
-def measure(engine: Loaded, report: Report = lambda _: None, cancelled: Cancelled = never) -> Tuned:
-    """What suits this model here. Raises Cancelled, within one step of llama.cpp, and EngineError."""
+def measure(
+    library: Any, model: Any, report: Report = lambda _: None, cancelled: Cancelled = never
+) -> Tuned:
+    """What suits this model of llama.cpp's here. Raises Cancelled, within one step of it, and EngineError."""
     started = time.monotonic()
     threads = thread_counts(physical_cores(), _logical_cores(), _fast_cores())
     with _Trial(library, model, cancelled, flash=False) as trial:
