@@ -48,10 +48,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
-from chatbot.i18n import N_, figure, translate
+from chatbot.i18n import N_, figure, filled, translate
 from chatbot.types import Language
+
+MemoryPhase = Literal["load", "prefill", "decode"]
+MemoryPlace = Literal["ram", "gpu"]
 
 
 class ChatbotError(Exception):
@@ -330,9 +334,44 @@ class ContextOverflow(EngineError):
 
 
 class OutOfMemory(EngineError):
+    """Carries, once its process is gone: `phase`, `place`, `freed` (bytes [before, after] by place), `cures`."""
+
     code = "out_of_memory"
     happened = N_("Memory ran out while running “{name}”.")
     next_step = N_("The model was unloaded. Try a shorter context or a smaller model.")
+    during: ClassVar[dict[str, str]] = {
+        "load": N_("Memory ran out while the model “{name}” was being loaded."),
+        "prefill": N_("Memory ran out while the model “{name}” was reading the question."),
+        "decode": N_("Memory ran out while the model “{name}” was writing the answer."),
+    }
+
+    def add(self, **values: Any) -> None:
+        """Keep what was found out since it was raised."""
+        self.values.update(values)
+        self.args = (self.text("en"),)
+
+    def text(self, language: Language) -> str:
+        """What happened, what came back, and what would help first."""
+        sentences = [*self.sentences(language)]
+        if cures := self.values.get("cures"):
+            words = filled(cures[0]["words"], cures[0]["values"], language)
+            would_help = translate(N_("What would help: {cure}."), language)
+            sentences.append(would_help.format(cure=f"{words[:1].lower()}{words[1:]}"))
+        else:
+            sentences.append(translate(self.next_step, language))
+        return " ".join(sentences)
+
+    def sentences(self, language: Language) -> Iterator[str]:
+        """What happened, and how much memory is free again."""
+        happened = self.during.get(self.values.get("phase", ""), self.happened)
+        yield self._fill(translate(happened, language), language)
+        words = {
+            "ram": N_("Main memory in use: {before} GB then, {after} GB now."),
+            "gpu": N_("Graphics memory in use: {before} GB then, {after} GB now."),
+        }
+        for place, (before, after) in self.values.get("freed", {}).items():
+            figures = {"before": before / 1e9, "after": after / 1e9}
+            yield filled(words[place], figures, language)
 
 
 class Busy(EngineError):

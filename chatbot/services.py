@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from chatbot.evaluation.questions import Suggestion
     from chatbot.evaluation.runs import Configuration
     from chatbot.memory.calibration import Calibration, Load
+    from chatbot.memory.incidents import Incident, Incidents
 
 # Imported where they are needed, for the sake of a quick start: chatbot.evaluation,
 # chatbot.memory, library.exporting and importing, models.importing.
@@ -459,6 +460,17 @@ class Services:
         """What the model in memory was predicted to take, and takes."""
         loaded = self.engines.loaded
         return self.calibration.load_at(loaded.loaded_at) if loaded else None
+
+    @cached_property
+    def incidents(self) -> Incidents:
+        """The times memory ran out under a model."""
+        from chatbot.memory.incidents import Incidents
+
+        return Incidents(self.database)
+
+    def last_out_of_memory(self) -> Incident | None:
+        """When memory ran out last, where, what came back and what was chosen then; None when it never did."""
+        return self.incidents.last()
 
     @cached_property
     def _machine(self) -> str:
