@@ -17,12 +17,11 @@ from typing import Any, TypeGuard
 from chatbot.errors import BrokenModel
 from chatbot.i18n import N_
 from chatbot.memory import pickles
-from chatbot.memory.facts import Layer, ModelFacts, Tensor
+from chatbot.memory.config import described, tied
+from chatbot.memory.facts import ModelFacts, Tensor
 
 MAX_HEADER = 100_000_000  # the safetensors format's own limit
 MAX_JSON = 100_000_000
-MAX_LAYERS = 512
-MAX_FIGURE = 1 << 31
 DTYPES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2,
     "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
@@ -37,7 +36,6 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 
 NO_JSON = N_("{part} is not readable JSON.")
-_ODD_FIGURE = N_("config.json gives no usable number for {part}.")
 _CODE = N_("it asks for program code of its own ({part}), and Hearth never runs a model's code.")
 LEAVES = N_("{part} points outside the model's folder.")
 ABSENT = N_("the file {part} is missing; the copy is incomplete.")
@@ -64,7 +62,7 @@ def read_folder(folder: Path) -> ModelFacts:
         if missing := mapped - {tensor.name for tensor in tensors}:
             raise BrokenModel(ABSENT, name=folder.name, part=min(missing))
     return replace(
-        described(config, folder.name),
+        described(config, folder.name, draw=False),
         format="pt" if pickled else "hf",
         path=str(folder),
         files=tuple(files),
@@ -73,35 +71,7 @@ def read_folder(folder: Path) -> ModelFacts:
         tensors=tuple(tensors),
         chat_template=has_template(folder),
         tokenizer=any((folder / name).is_file() for name in TOKENIZERS),
-        tied=_tied(config) if pickled else not _has_head(tensors),
-    )
-
-
-def described(config: dict[str, Any], name: str) -> ModelFacts:
-    """What config.json alone says of a model: its geometry, no tensors. Raises BrokenModel."""
-    figures = _Figures({**config, **_text_part(config)}, name)
-    return ModelFacts(
-        format="hf",
-        path="",
-        files=(),
-        name=name,
-        architecture=str(config.get("model_type", "")),
-        writes_text=_writes_text(config),
-        quantisation="",
-        context=figures.number(
-            "max_position_embeddings", "n_positions", "max_seq_len", default=2048
-        ),
-        vocabulary=figures.number("vocab_size"),
-        width=figures.width,
-        feed_forward=figures.number(
-            "intermediate_size", "n_inner", "ffn_dim", default=4 * figures.width
-        ),
-        layers=figures.layers(),
-        tensors=(),
-        chat_template=False,
-        tokenizer=False,
-        tied=_tied(config),
-        quantised_by=_quantised_by(config),
+        tied=tied(config) if pickled else not _has_head(tensors),
     )
 
 
@@ -304,33 +274,8 @@ def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
 
 
-def _text_part(config: dict[str, Any]) -> dict[str, Any]:
-    """Where a model that also sees or hears keeps the geometry of its writing half."""
-    part = config.get("text_config")
-    return part if isinstance(part, dict) else {}
-
-
-def _tied(config: dict[str, Any]) -> bool:
-    return config.get("tie_word_embeddings") is True
-
-
 def _has_head(tensors: list[Tensor]) -> bool:
     return any(tensor.name.startswith(("lm_head.", "output.")) for tensor in tensors)
-
-
-def _writes_text(config: dict[str, Any]) -> bool:
-    names = config.get("architectures")
-    return isinstance(names, list) and any(
-        str(name).endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
-        for name in names
-    )
-
-
-def _quantised_by(config: dict[str, Any]) -> str:
-    settings = config.get("quantization_config")
-    if settings is None:
-        return ""
-    return str(settings.get("quant_method", "?")) if isinstance(settings, dict) else "?"
 
 
 def has_template(folder: Path) -> bool:
@@ -348,59 +293,3 @@ def main_type(tensors: list[Tensor]) -> str:
     for tensor in tensors:
         sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
     return max(sizes, key=sizes.__getitem__)
-
-
-class _Figures:
-    """The numbers of a config, under any of the names that architectures give them."""
-
-    def __init__(self, config: dict[str, Any], name: str) -> None:
-        self._config = config
-        self._name = name
-        self.width = self.number("hidden_size", "n_embd", "d_model")
-
-    def number(self, *names: str, default: int | None = None) -> int:
-        found = next((self._config[n] for n in names if self._config.get(n) is not None), default)
-        if type(found) is float and found.is_integer():
-            found = int(found)
-        if type(found) is not int or not 0 < found < MAX_FIGURE:
-            raise BrokenModel(_ODD_FIGURE, name=self._name, part=names[0])
-        return found
-
-    def layers(self) -> tuple[Layer, ...]:
-        count = self.number("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-        if count > MAX_LAYERS:
-            raise BrokenModel(_ODD_FIGURE, name=self._name, part="num_hidden_layers")
-        heads = self._per_layer(count, "num_attention_heads", "n_head", "n_heads")
-        one_kv_head = self._config.get("multi_query") is True
-        kv_heads = self._per_layer(
-            count, "num_key_value_heads", "n_head_kv", default=[1] * count if one_kv_head else heads
-        )
-        length = self.number("head_dim", default=max(self.width // max(*heads, 1), 1))
-        return tuple(
-            Layer(heads[n], kv_heads[n], length, length, window)
-            for n, window in enumerate(self._windows(count))
-        )
-
-    def _per_layer(self, count: int, *names: str, default: list[int] | None = None) -> list[int]:
-        """One number for each layer, where the config gives one for all or one for each."""
-        found = next((self._config[n] for n in names if self._config.get(n) is not None), default)
-        numbers = found if isinstance(found, list) else [self.number(*names)] * count
-        if len(numbers) != count or not all(
-            type(n) is int and 0 <= n < MAX_FIGURE for n in numbers
-        ):
-            raise BrokenModel(_ODD_FIGURE, name=self._name, part=names[0])
-        return numbers
-
-    def _windows(self, count: int) -> list[int | None]:
-        """How far each layer looks back, None for all the way."""
-        window = self._config.get("sliding_window")
-        if type(window) is not int or window <= 0:
-            return [None] * count
-        kinds = self._config.get("layer_types")
-        if isinstance(kinds, list) and len(kinds) == count:
-            return [window if kind == "sliding_attention" else None for kind in kinds]
-        every = self._config.get("sliding_window_pattern")
-        if type(every) is int and every > 1:
-            return [None if (n + 1) % every == 0 else window for n in range(count)]
-        slides = self._config.get("use_sliding_window", self._config.get("model_type") == "mistral")
-        return [window if slides is True else None] * count

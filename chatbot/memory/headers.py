@@ -17,8 +17,9 @@ from typing import Any, TypeGuard
 from chatbot.errors import BrokenModel, ModelError
 from chatbot.i18n import N_
 from chatbot.memory.adapter import is_adapter, read_adapter
+from chatbot.memory.config import MAX_LAYERS
 from chatbot.memory.facts import AdapterFacts, Layer, ModelFacts, Tensor
-from chatbot.memory.folder import MAX_LAYERS, read_folder
+from chatbot.memory.folder import read_folder
 from chatbot.memory.gguf import MAGIC, GgufHeader, read_gguf, read_start
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
@@ -176,7 +177,7 @@ class _Metadata:
         if writes and not self._architecture:
             raise self._broken(_ODD, "general.architecture")
         return ModelFacts(
-            format="gguf",
+            format="adapter" if kind == "adapter" else "gguf",
             path=str(self._path),
             files=(),
             name=self._text("general.name") or self._path.stem,

@@ -19,8 +19,8 @@ from typing import Any, get_args
 from chatbot.errors import ChatbotError, ModelError
 from chatbot.hardware.detect import Installed
 from chatbot.i18n import N_
+from chatbot.memory.config import described
 from chatbot.memory.facts import Layer, ModelFacts
-from chatbot.memory.folder import described
 from chatbot.memory.headers import read_gguf_start
 from chatbot.memory.plan import plan
 from chatbot.memory.recommend import recommend
