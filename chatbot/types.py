@@ -292,6 +292,9 @@ class EngineInfo:
     device: str = "cpu"
     precision: str = ""
     template: Literal["model", "built-in", "none"] = "none"
+    steps: str = ""
+    """'recorded' where a GPU replays each token's step, 'launched' where it does not; `steps_reason` says why."""
+    steps_reason: str = ""
 
 
 class Engine(Protocol):
@@ -441,6 +444,34 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence for people: a msgid that `values` fill in; floats there are gigabytes."""
+
+    text: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CardShare:
+    """What one GPU would hold of a model: layers, `parts` in bytes, and what is free there now."""
+
+    index: int
+    name: str
+    layers: int
+    parts: dict[str, int]
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What would be ended to make room, and the bytes that gives back; they count as free in a plan."""
+
+    name: str
+    ram: int
+    gpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """How a model would run here: every size in bytes, `reason` a sentence with the numbers.
 
@@ -464,6 +495,13 @@ class MemoryPlan:
     """Bytes that a conversation filling the context adds to `total` later."""
     learnt: dict[str, float] = field(default_factory=dict)
     """Factors that earlier loads on this PC taught, by place ('ram', 'gpu'); they are in `parts` already."""
+    cards: tuple[CardShare, ...] = ()
+    """The GPUs that share the model, in the order of its layers; together the 'gpu_' parts."""
+    evicts: tuple[Evicted, ...] = ()
+    reads: dict[str, int] = field(default_factory=dict)
+    """Bytes of weights that writing one token reads, by place ('ram', 'gpu')."""
+    notes: tuple[Note, ...] = ()
+    """What else decided, in sentences that are part of `reason`."""
     flash: str = ""
     """Flash attention: 'on', 'off', or '' where the engine chooses."""
     threads_batch: int = 0

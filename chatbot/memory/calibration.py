@@ -12,14 +12,14 @@ import sqlite3
 import statistics
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from chatbot.database import Database
 from chatbot.hardware.nvidia import nvidia_gpus
 from chatbot.memory.footprint import CELLS, Place
-from chatbot.types import GenerationStats, Growth, MemoryPlan
+from chatbot.types import CardShare, GenerationStats, Growth, MemoryPlan
 
 ENOUGH = 5
 NEWEST = 20
@@ -150,7 +150,7 @@ class Calibration:
                 began,
                 self._machine,
                 model,
-                json.dumps(asdict(plan)),
+                json.dumps(asdict(replace(plan, evicts=(), notes=()))),
                 growth.ram,
                 gpu,
                 bool(driver),
@@ -247,16 +247,23 @@ def _correction(backend: str, place: Place, ratios: list[float]) -> Correction:
 
 
 def _load(row: Mapping[str, Any] | sqlite3.Row) -> Load:
-    known = {field.name for field in fields(MemoryPlan)}
-    plan = {key: value for key, value in json.loads(row["plan"]).items() if key in known}
     return Load(
         id=row["id"],
         at=row["at"],
         model=row["model"],
-        plan=MemoryPlan(**plan),
+        plan=_plan(json.loads(row["plan"])),
         ram=row["ram"],
         gpu=row["gpu"],
         gpu_runtime=bool(row["gpu_runtime"]),
         read=row["read"],
         kept=row["kept"],
+    )
+
+
+def _plan(kept: dict[str, Any]) -> MemoryPlan:
+    """The plan as far as this Hearth knows its fields; the sentences about the day it was made are not kept."""
+    known = {field.name for field in fields(MemoryPlan)} - {"evicts", "notes"}
+    plan = {key: value for key, value in kept.items() if key in known}
+    return MemoryPlan(
+        **{**plan, "cards": tuple(CardShare(**card) for card in plan.get("cards", ()))}
     )

@@ -1,40 +1,46 @@
 """How a model should run on this PC: one pure function of hardware now, model facts and wishes.
 
 Transformers with 16-bit weights where a GPU has the free memory for it; a GGUF through llama.cpp
-with as many layers on the GPU as fit; else the CPU. The plan always says why, in numbers, and every
+with as many layers on the GPUs as fit; else the CPU. The plan always says why, in numbers, and every
 choice can be wished otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from chatbot.errors import MissingBackend, ModelError, SettingsError
 from chatbot.hardware.detect import Installed
-from chatbot.i18n import N_, figure, translate
+from chatbot.i18n import N_
+from chatbot.memory.explain import explain
 from chatbot.memory.facts import ModelFacts
-from chatbot.memory.footprint import (
-    KV_TYPES,
-    PRECISIONS,
-    Footprint,
-    llama_cpp_footprint,
-    transformers_footprint,
-)
+from chatbot.memory.footprint import KV_TYPES, PRECISIONS
 from chatbot.memory.pickles import NOT_YET
-from chatbot.types import Backend, Gpu, Hardware, Language, MemoryPlan, Tuned
+from chatbot.memory.reading import read_per_token
+from chatbot.memory.room import Beside, Room, room
+from chatbot.memory.ways import Seat, Way, can_quantise_cache, most_layers
+from chatbot.types import (
+    Backend,
+    CardShare,
+    Evicted,
+    Gpu,
+    Hardware,
+    MemoryPlan,
+    Note,
+    Tuned,
+)
 
 USUAL_CONTEXT = 8192
 ROOMY_CONTEXT = (
     4096  # a question with its passages; below this, some layers on the CPU are the lesser evil
 )
 SMALLEST_CONTEXT = 1024
-CONTEXT_STEP = 256
 USUAL_BATCH = 512
 BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")  # without one, torch computes BF16 slowly on a CPU
+WORTH_SAYING = 500_000_000
 
-MIB = 1 << 20
 GB = 10**9
 
 
@@ -57,25 +63,12 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """One way of running the model, its context still open."""
+class _Try:
+    """A way, and the shortest and the longest context to try it with."""
 
-    backend: Backend
-    precision: str
-    device: str
-    gpu_layers: int
-    kv_type: str
-    footprint: Callable[[int], Footprint]
-    batch: int
-    threads: int | None = None
-    threads_batch: int = 0
-    flash: bool | None = None
-    learnt: Mapping[str, float] = field(default_factory=dict)
-
-    def at(self, context: int) -> Footprint:
-        """What it takes with that context, corrected by what was learnt."""
-        plain = self.footprint(context)
-        return plain.corrected(self.learnt.get("ram", 1.0), self.learnt.get("gpu", 1.0))
+    way: Way
+    least: int
+    most: int
 
 
 def plan(
@@ -84,113 +77,43 @@ def plan(
     wishes: Wishes | None = None,
     installed: Installed | None = None,
     corrections: Mapping[str, float] | None = None,
+    *,
+    beside: Beside | None = None,
+    evicts: Sequence[Evicted] = (),
 ) -> MemoryPlan:
     """The best way this PC can run the model now, or the least bad one with `fits` False.
 
     Without a wished context, it is the model's own up to 8,192 tokens, made shorter until it fits.
     `corrections` are what earlier loads here taught (`Calibration.factors`): 'llama_cpp/ram' → 1.04.
+    `beside` is what Hearth's search will still take; what `evicts` holds is free in `hardware` already.
     Raises ModelError for a model that writes no text, MissingBackend, SettingsError for odd wishes.
     """
     wishes, installed = wishes or Wishes(), installed or Installed()
     _check(facts, wishes, installed)
-    backend = "transformers" if facts.format == "hf" else "llama_cpp"
+    backend: Backend = "transformers" if facts.format == "hf" else "llama_cpp"
     learnt = {
         place: factor
         for key, factor in (corrections or {}).items()
         for of, _, place in (key.partition("/"),)
         if of == backend
     }
-    ways = (
-        _transformers_ways(hardware, facts, wishes, installed)
-        if backend == "transformers"
-        else _llama_cpp_ways(hardware, facts, wishes, installed, learnt.get("gpu", 1.0))
-    )
-    ways = [replace(way, learnt=learnt) for way in ways]
-    for way in ways[:-1]:
-        found = _with_context(way, hardware, facts, wishes, ROOMY_CONTEXT)
-        if found.fits:
-            return found
-    return _with_context(ways[-1], hardware, facts, wishes, SMALLEST_CONTEXT)
-
-
-def spare(hardware: Hardware) -> int:
-    """Bytes of main memory left to other programs: a twentieth, between 256 MiB and 2 GiB."""
-    return min(max(hardware.ram_total // 20, 256 * MIB), 2048 * MIB)
-
-
-def spare_of(gpu: Gpu) -> int:
-    """Bytes of a GPU left to the desktop and to rounding: a twentieth, at most 512 MiB."""
-    return min(gpu.total // 20, 512 * MIB)
-
-
-def explain(plan: MemoryPlan, language: Language) -> str:
-    """Why, as sentences with numbers, in that language."""
-
-    def say(text: str, **values: Any) -> str:
-        return translate(text, language).format(**values)
-
-    def gb(size: int) -> str:
-        return figure(size / GB, language)
-
-    sizes = {key: plan.parts.get(key, 0) + plan.parts.get(f"gpu_{key}", 0) for key in PART_NAMES}
-    shown = {key: size for key, size in sizes.items() if size >= GB / 200} or {
-        "weights": plan.total
-    }
-    parts = " + ".join(f"{translate(PART_NAMES[key], language)} {gb(shown[key])}" for key in shown)
-    sentences = [
-        say(WHERE[plan.backend, plan.device], layers=plan.gpu_layers, precision=plan.precision),
-        say(
-            N_("It needs {total} GB = {parts}; free {free} GB."),
-            total=gb(plan.total),
-            parts=parts,
-            free=gb(plan.free),
-        ),
-    ]
-    if plan.growth >= 50_000_000:
-        sentences.append(
-            say(N_("A full context of {context} tokens takes {growth} GB more."),
-                context=plan.context, growth=gb(plan.growth))
-        )  # fmt: skip
-    if learnt := [factor for factor in plan.learnt.values() if abs(factor - 1) >= 0.005]:
-        sentences.append(
-            say(
-                N_("Corrected by {percent} % after what earlier loads here measured."),
-                percent=" / ".join(f"{100 * (factor - 1):+.0f}" for factor in learnt),
-            )
-        )
-    if not plan.fits:
-        sentences.append(
-            say(N_("That does not fit: some memory must stay free for other programs."))
-        )
-    return " ".join(sentences)
+    space = room(hardware, beside)
+    if backend == "transformers":
+        seat = _first(_transformers(hardware, facts, wishes, installed, space, learnt))
+    else:
+        seat = _first(_llama_cpp(facts, wishes, installed, space, learnt))
+    notes = _notes(seat, wishes, installed, space, beside)
+    return _plan(seat, hardware, wishes, tuple(notes), tuple(evicts))
 
 
 def to_dict(plan: MemoryPlan) -> dict[str, Any]:
     """The plan as `models plan --json` prints it; sizes in bytes."""
-    return asdict(plan)
+    told = asdict(plan)
+    del told["notes"]  # they are in `reason`
+    return told
 
 
-PART_NAMES: Mapping[str, str] = {
-    "weights": N_("weights"),
-    "kv": N_("KV cache"),
-    "buffers": N_("buffers"),
-    "runtime": N_("runtime"),
-    "loading": N_("converting while it loads"),
-}
-WHERE: Mapping[tuple[str, str], str] = {
-    ("llama_cpp", "cpu"): N_("Runs on the CPU through llama.cpp ({precision})."),
-    ("llama_cpp", "cuda"): N_("Runs on the GPU through llama.cpp ({precision}, all layers)."),
-    ("llama_cpp", "mps"): N_("Runs on the Apple GPU through llama.cpp ({precision}, all layers)."),
-    ("llama_cpp", "cuda+cpu"): N_(
-        "Runs through llama.cpp ({precision}) with {layers} layers on the GPU and the rest on the CPU."
-    ),
-    ("llama_cpp", "mps+cpu"): N_(
-        "Runs through llama.cpp ({precision}) with {layers} layers on the GPU and the rest on the CPU."
-    ),
-    ("transformers", "cpu"): N_("Runs on the CPU through transformers ({precision})."),
-    ("transformers", "cuda"): N_("Runs on the GPU through transformers ({precision})."),
-    ("transformers", "mps"): N_("Runs on the Apple GPU through transformers ({precision})."),
-}
+# --- what may be wished ---------------------------------------------------------------------
 
 
 def _check(facts: ModelFacts, wishes: Wishes, installed: Installed) -> None:
@@ -220,8 +143,18 @@ def _check(facts: ModelFacts, wishes: Wishes, installed: Installed) -> None:
     _in_range("threads", wishes.threads, 1, 1 << 12)
     if wishes.kv_type not in (None, *KV_TYPES):
         raise SettingsError(f"kv_type = {wishes.kv_type}")
-    if wishes.precision not in (None, *PRECISIONS):
-        raise SettingsError(f"precision = {wishes.precision}")
+    if wishes.kv_type not in (None, "f16") and backend == "transformers":
+        raise ModelError(
+            N_("its KV cache can only be quantised after it was converted to GGUF."), name=name
+        )
+    if wishes.kv_type not in (None, "f16") and not can_quantise_cache(facts):
+        raise ModelError(
+            N_("its KV cache cannot be quantised: its heads do not fit whole blocks."), name=name
+        )
+    if wishes.precision is not None:
+        possible = PRECISIONS if backend == "transformers" else (facts.quantisation,)
+        if wishes.precision.lower() not in (kind.lower() for kind in possible):
+            raise SettingsError(f"precision = {wishes.precision}")
 
 
 def _in_range(name: str, value: int | None, least: int, most: int) -> None:
@@ -229,137 +162,194 @@ def _in_range(name: str, value: int | None, least: int, most: int) -> None:
         raise SettingsError(f"{name} = {value}")
 
 
-def _transformers_ways(
-    hardware: Hardware, facts: ModelFacts, wishes: Wishes, installed: Installed
-) -> list[_Way]:
-    """GPU first, then the CPU in BF16 or FP32, the faster first."""
-    batch = wishes.batch or USUAL_BATCH
+# --- what could be done ---------------------------------------------------------------------
 
-    def way(device: str, precision: str) -> _Way:
-        precision = wishes.precision or precision
-        on_gpu = device != "cpu"
-        return _Way(
-            "transformers", precision, device, len(facts.layers) + 1 if on_gpu else 0,
-            "f32" if precision == "fp32" else "f16",
-            lambda context: transformers_footprint(facts, context, precision, batch, on_gpu=on_gpu),
-            batch, wishes.threads,
-        )  # fmt: skip
+
+def _contexts(facts: ModelFacts, wishes: Wishes) -> tuple[int, int, int]:
+    """The smallest, the roomy and the usual context; all the same where one is wished."""
+    longest = facts.context or USUAL_CONTEXT
+    if wishes.context is not None:
+        return (min(wishes.context, longest),) * 3
+    usual = min(longest, USUAL_CONTEXT)
+    return min(SMALLEST_CONTEXT, usual), min(ROOMY_CONTEXT, usual), usual
+
+
+def _transformers(
+    hardware: Hardware,
+    facts: ModelFacts,
+    wishes: Wishes,
+    installed: Installed,
+    space: Room,
+    learnt: Mapping[str, float],
+) -> Iterator[_Try]:
+    """The roomiest GPU first, then the CPU in BF16 or FP32, the faster first."""
+    smallest, roomy, usual = _contexts(facts, wishes)
+    every = len(facts.layers) + 1
+
+    def way(precision: str, layers: int) -> Way:
+        precision = wishes.precision.lower() if wishes.precision else precision
+        kv_type = "f32" if precision == "fp32" else "f16"
+        batch = wishes.batch or USUAL_BATCH
+        return Way(
+            "transformers", precision, kv_type, layers, facts, batch, space, learnt, wishes.threads
+        )
 
     ways = []
-    gpu = _best_gpu(hardware)
-    if gpu and installed.transformers_gpu and wishes.gpu_layers != 0:
-        ways.append(way("cuda" if gpu.kind == "cuda" else "mps", "bf16" if gpu.bf16 else "fp16"))
-    fast_bf16 = any(flag in BF16_UNITS for flag in hardware.cpu_flags)
-    ways.extend(way("cpu", name) for name in (("bf16",) if fast_bf16 else ("fp32", "bf16")))
-    return ways
+    if space.cards and installed.transformers_gpu and wishes.gpu_layers != 0:
+        ways.append(way("bf16" if space.cards[0][0].bf16 else "fp16", every))
+    if not (ways and wishes.gpu_layers):
+        fast_bf16 = any(flag in BF16_UNITS for flag in hardware.cpu_flags)
+        ways += [way(name, 0) for name in (("bf16",) if fast_bf16 else ("fp32", "bf16"))]
+    for least, most in ((roomy, usual), (smallest, roomy)):
+        for one in ways:
+            yield _Try(one, least, most)
 
 
-def _llama_cpp_ways(
-    hardware: Hardware, facts: ModelFacts, wishes: Wishes, installed: Installed, learnt: float
-) -> list[_Way]:
-    """Every layer on the GPU, then as many as fit, then none; a wished number of layers stands alone."""
-    kv_type = wishes.kv_type or "f16"
+def _llama_cpp(
+    facts: ModelFacts,
+    wishes: Wishes,
+    installed: Installed,
+    space: Room,
+    learnt: Mapping[str, float],
+) -> Iterator[_Try]:
+    """Every layer on the GPUs, then as many as fit, then none; a wished number of layers stands alone.
+
+    The cache is quantised where that keeps the usual context and every layer on the GPUs. On a CPU it
+    makes reading slower, so there only to reach a roomy context at all.
+    """
+    smallest, roomy, usual = _contexts(facts, wishes)
     every = len(facts.layers) + 1
-    gpu = _best_gpu(hardware) if installed.llama_cpp_gpu else None
+    quantisable = wishes.kv_type is None and can_quantise_cache(facts)
 
-    def way(layers: int) -> _Way:
-        device = gpu.kind if gpu and layers else "cpu"
+    def way(layers: int, kv_type: str = "") -> Way:
+        kv_type = kv_type or wishes.kv_type or "f16"
         measured = wishes.measured if not layers else None  # on the CPU alone
         batch = wishes.batch or (measured.batch if measured else USUAL_BATCH)
         flash = wishes.flash if measured is None or wishes.flash is not None else measured.flash
-        if kv_type != "f16":
-            flash = None  # a quantised cache needs it
-        return _Way(
-            "llama_cpp", facts.quantisation, device if layers in (0, every) else f"{device}+cpu",
-            layers, kv_type,
-            lambda context: llama_cpp_footprint(
-                facts, context, kv_type, batch, layers, flash=flash
-            ),
-            batch, wishes.threads or (measured.threads if measured else None),
-            measured.threads_batch if measured and not wishes.threads else 0, flash,
+        return Way(
+            "llama_cpp", facts.quantisation, kv_type, layers, facts, batch, space, learnt,
+            wishes.threads or (measured.threads if measured else None),
+            measured.threads_batch if measured and not wishes.threads else 0,
+            flash if kv_type == "f16" else None,  # a quantised cache needs it
         )  # fmt: skip
 
-    if gpu is None:
-        return [way(0)]
-    if wishes.gpu_layers is not None:
-        return [way(min(wishes.gpu_layers, every) if wishes.gpu_layers >= 0 else every)]
-    context = min(wishes.context or USUAL_CONTEXT, facts.context)
-    low, high = 0, every - 1
-    while low < high:  # the GPU's share only grows with its layers
-        middle = (low + high + 1) // 2
-        share = way(middle).footprint(context)
-        if share.corrected(1.0, learnt).peak("gpu") <= gpu.free - spare_of(gpu):
-            low = middle
-        else:
-            high = middle - 1
-    return [way(layers) for layers in sorted({every, low, 0}, reverse=True)]
-
-
-def _best_gpu(hardware: Hardware) -> Gpu | None:
-    """The GPU with the most free memory; several at once come with a later step."""
-    return max(
-        (gpu for gpu in hardware.gpus if gpu.kind != "rocm"),
-        key=lambda gpu: gpu.free,
-        default=None,
-    )
-
-
-def _with_context(
-    way: _Way, hardware: Hardware, facts: ModelFacts, wishes: Wishes, least: int
-) -> MemoryPlan:
-    """The plan of this way with the wished context, or the longest from `least` to the usual that fits."""
-    longest = facts.context or USUAL_CONTEXT
-    if wishes.context is not None:
-        return _plan(way, min(wishes.context, longest), hardware, wishes)
-    usual = min(longest, USUAL_CONTEXT)
-    best = _plan(way, usual, hardware, wishes)
-    if best.fits:
-        return best
-    low, high = min(least, usual) // CONTEXT_STEP, usual // CONTEXT_STEP
-    while low < high:  # the need only grows with the context
-        middle = (low + high + 1) // 2
-        if _plan(way, middle * CONTEXT_STEP, hardware, wishes).fits:
-            low = middle
-        else:
-            high = middle - 1
-    return _plan(way, max(low * CONTEXT_STEP, min(usual, CONTEXT_STEP)), hardware, wishes)
-
-
-def _plan(way: _Way, context: int, hardware: Hardware, wishes: Wishes) -> MemoryPlan:
-    footprint = way.at(context)
-    gpu = _best_gpu(hardware) if footprint.gpu else None
-    free_ram = hardware.ram_available - spare(hardware)
-    if gpu is None:
-        fits, free = footprint.peak("ram") <= free_ram, hardware.ram_available
-    elif hardware.unified_memory:
-        both = footprint.peak("ram") + footprint.peak("gpu")
-        fits = both <= free_ram and footprint.peak("gpu") <= gpu.free
-        free = min(gpu.free, hardware.ram_available)
+    wished = wishes.gpu_layers
+    if not (space.cards and installed.llama_cpp_gpu):
+        counts = [0]
+    elif wished is not None:
+        counts = [every if wished < 0 else min(wished, every)]
     else:
-        fits = footprint.peak("ram") <= free_ram
-        fits = fits and footprint.peak("gpu") <= gpu.free - spare_of(gpu)
-        free = gpu.free + (hardware.ram_available if way.device.endswith("+cpu") else 0)
+        counts = [every]
+    if counts == [every]:
+        yield _Try(way(every), usual if quantisable else roomy, usual)
+        if quantisable:
+            yield _Try(way(every, "q8_0"), roomy, usual)
+        if wished is None:
+            counts += sorted({most_layers(way(1), usual), 0}, reverse=True)
+    for layers in counts:
+        if layers != every:
+            yield _Try(way(layers), roomy, usual)
+    for layers in counts:
+        yield _Try(way(layers, "q8_0" if quantisable else ""), smallest, roomy)
+
+
+# --- what is done ---------------------------------------------------------------------------
+
+
+def _first(tries: Iterator[_Try]) -> Seat:
+    """The first that fits, else the one that lacks the least."""
+    tried = []
+    for one in tries:
+        if found := one.way.longest(one.least, one.most):
+            return found
+        tried.append(one)
+    return min((one.way.at(one.least) for one in tried), key=lambda seat: seat.over)
+
+
+def _notes(
+    seat: Seat, wishes: Wishes, installed: Installed, space: Room, beside: Beside | None
+) -> Iterator[Note]:
+    """What decided besides the bytes themselves."""
+    way = seat.way
+    if way.kv_type == "q8_0" and wishes.kv_type is None:
+        exact = replace(way, kv_type="f16").longest(1, seat.context)
+        text = (
+            N_("KV cache in q8_0: in f16 only {context} tokens would fit.")
+            if exact
+            else N_("KV cache in q8_0: in f16 it would not fit.")
+        )
+        yield Note(text, {"context": exact.context} if exact else {})
+        if not way.whole:
+            yield Note(N_("On the CPU that makes reading a prompt about a third slower."))
+    usable = (
+        installed.transformers_gpu if way.backend == "transformers" else installed.llama_cpp_gpu
+    )
+    if usable and space.cards and not way.layers and wishes.gpu_layers is None:
+        gpu = space.cards[0][0]
+        yield Note(
+            N_("{name} has only {free} of {total} GB free."),
+            {"name": gpu.name, "free": gpu.free / GB, "total": gpu.total / GB},
+        )
+    for gpu in seat.cards:
+        taken = gpu.total - gpu.free
+        if taken >= WORTH_SAYING and not space.unified:
+            yield Note(
+                N_("Other programs hold {taken} of the {total} GB of {name}."),
+                {"name": gpu.name, "taken": taken / GB, "total": gpu.total / GB},
+            )
+    if beside and beside.ram + beside.gpu >= WORTH_SAYING // 10:
+        yield Note(
+            N_("{size} GB are kept for searching your documents ({names})."),
+            {"size": (beside.ram + beside.gpu) / GB, "names": ", ".join(beside.names)},
+        )
+
+
+def _plan(
+    seat: Seat, hardware: Hardware, wishes: Wishes, notes: tuple[Note, ...],
+    evicts: tuple[Evicted, ...],
+) -> MemoryPlan:  # fmt: skip
+    way, footprint = seat.way, seat.footprint
+    device = _device(way, seat.cards)
+    free = sum(gpu.free for gpu in seat.cards) or hardware.ram_available
+    if hardware.unified_memory:
+        free = min(free, hardware.ram_available)
+    elif device.endswith("+cpu"):
+        free += hardware.ram_available
     parts = {**footprint.ram, **{f"gpu_{key}": size for key, size in footprint.gpu.items()}}
+    width = PRECISIONS[way.precision] if way.backend == "transformers" else None
     found = MemoryPlan(
         backend=way.backend,
         precision=way.precision,
-        device=way.device,
-        gpu_layers=way.gpu_layers,
-        context=context,
+        device=device,
+        gpu_layers=way.layers,
+        context=seat.context,
         kv_type=way.kv_type,
         batch=way.batch,
         threads=way.threads or hardware.cores_physical,
         parts={key: size for key, size in parts.items() if size},
         total=sum(parts.values()),
         free=free,
-        fits=fits,
+        fits=seat.fits,
         reason="",
         growth=footprint.ram_growth + footprint.gpu_growth,
         learnt={
             place: factor for place, factor in way.learnt.items() if place == "ram" or footprint.gpu
         },
+        cards=tuple(
+            CardShare(gpu.index, gpu.name, layers, dict(parts), gpu.free)
+            for gpu, layers, parts in zip(seat.cards, seat.split, footprint.cards, strict=True)
+        ),
+        evicts=evicts,
+        reads=read_per_token(way.facts, way.layers, width),
+        notes=notes,
         flash="" if way.flash is None else "on" if way.flash else "off",
         threads_batch=way.threads_batch,
         steady=wishes.threads is not None,
     )
     return replace(found, reason=explain(found, "en"))
+
+
+def _device(way: Way, cards: Sequence[Gpu]) -> str:
+    if not cards:
+        return "cpu"
+    return cards[0].kind if way.whole else f"{cards[0].kind}+cpu"

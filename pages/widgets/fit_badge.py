@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from chatbot.markup import literal
-from chatbot.memory.plan import explain
+from chatbot.memory.explain import explain
 from chatbot.memory.speed import tokens_per_second
 from chatbot.services import services
 from chatbot.types import MemoryPlan, ModelArtifact

@@ -15,7 +15,8 @@ from chatbot.database import Database
 from chatbot.engines.base import EngineSpec
 from chatbot.engines.host import EngineHost
 from chatbot.memory.calibration import ENOUGH, LEAST, MOST, Calibration, Load, learnt, recorded
-from chatbot.memory.plan import explain, plan
+from chatbot.memory.explain import explain
+from chatbot.memory.plan import plan
 from chatbot.types import GenerationOptions, GenerationStats, Growth, MemoryPlan, Turn
 from tests.fakes import Card, fake_pynvml
 from tests.memory.test_plan import card, pc, three_billion

@@ -10,15 +10,9 @@ from hypothesis import strategies as st
 
 from chatbot.errors import MissingBackend, ModelError, SettingsError
 from chatbot.hardware.detect import Installed
+from chatbot.memory.explain import PART_NAMES, WHERE, explain
 from chatbot.memory.facts import ModelFacts
-from chatbot.memory.plan import (
-    PART_NAMES,
-    WHERE,
-    Wishes,
-    explain,
-    plan,
-    to_dict,
-)
+from chatbot.memory.plan import Wishes, plan, to_dict
 from chatbot.types import Gpu, Hardware
 from tests.memory.test_footprint import llama
 
@@ -127,8 +121,8 @@ def test_the_context_is_shortened_until_it_fits() -> None:
     assert found.fits
     assert 1024 <= found.context < 8192
     assert found.context % 256 == 0
-    longer = plan(pc(8, 7.6), three_billion(), Wishes(context=found.context + 256))
-    assert not longer.fits
+    wish = Wishes(context=found.context + 256, kv_type="f16")
+    assert not plan(pc(8, 7.6), three_billion(), wish).fits
 
 
 def test_a_wished_context_is_kept_even_where_it_does_not_fit() -> None:
@@ -237,6 +231,8 @@ def test_a_plan_that_fits_stays_within_what_is_free(
 ) -> None:
     here = pc(ram, ram * share, *([card(vram, 80)] if vram >= 1 else []))
     facts = llama(layers, 1024, 16, 4, 32_000, feed_forward=4096, format_=format_)
+    if format_ == "hf":
+        kv_type = None
     found = plan(here, facts, Wishes(context=context, kv_type=kv_type))
     assert found.context <= facts.context
     if context is not None:

@@ -1,0 +1,102 @@
+"""The words of a plan: why it is as it is, in numbers, in the person's language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chatbot.i18n import N_, figure, translate
+from chatbot.types import Language, MemoryPlan, Note
+
+GB = 10**9
+
+PART_NAMES: Mapping[str, str] = {
+    "weights": N_("weights"),
+    "kv": N_("KV cache"),
+    "buffers": N_("buffers"),
+    "runtime": N_("runtime"),
+    "loading": N_("converting while it loads"),
+}
+WHERE: Mapping[tuple[str, str], str] = {
+    ("llama_cpp", "cpu"): N_("Runs on the CPU through llama.cpp ({precision})."),
+    ("llama_cpp", "cuda"): N_("Runs on the GPU through llama.cpp ({precision}, all layers)."),
+    ("llama_cpp", "mps"): N_("Runs on the Apple GPU through llama.cpp ({precision}, all layers)."),
+    ("llama_cpp", "cuda+cpu"): N_(
+        "Runs through llama.cpp ({precision}) with {layers} layers on the GPU and the rest on the CPU."
+    ),
+    ("llama_cpp", "mps+cpu"): N_(
+        "Runs through llama.cpp ({precision}) with {layers} layers on the GPU and the rest on the CPU."
+    ),
+    ("transformers", "cpu"): N_("Runs on the CPU through transformers ({precision})."),
+    ("transformers", "cuda"): N_("Runs on the GPU through transformers ({precision})."),
+    ("transformers", "mps"): N_("Runs on the Apple GPU through transformers ({precision})."),
+}
+
+
+def explain(plan: MemoryPlan, language: Language) -> str:
+    """Why, as sentences with numbers, in that language."""
+
+    def say(text: str, **values: Any) -> str:
+        return translate(text, language).format(**values)
+
+    def gb(size: int) -> str:
+        return figure(size / GB, language)
+
+    shown = sizes(plan)
+    parts = " + ".join(f"{translate(PART_NAMES[key], language)} {gb(shown[key])}" for key in shown)
+    sentences = [
+        say(WHERE[plan.backend, plan.device], layers=plan.gpu_layers, precision=plan.precision),
+        say(
+            N_("It needs {total} GB = {parts}; free {free} GB."),
+            total=gb(plan.total),
+            parts=parts,
+            free=gb(plan.free),
+        ),
+    ]
+    if plan.growth >= 50_000_000:
+        sentences.append(
+            say(N_("A full context of {context} tokens takes {growth} GB more."),
+                context=plan.context, growth=gb(plan.growth))
+        )  # fmt: skip
+    if len(plan.cards) > 1:
+        shares = [
+            f"{card.name} {card.layers} ({gb(sum(card.parts.values()))} / {gb(card.free)} GB)"
+            for card in plan.cards
+        ]
+        sentences.append(say(N_("Layers on each GPU: {shares}."), shares=", ".join(shares)))
+    sentences += [told(note, language) for note in plan.notes]
+    for gone in plan.evicts:
+        sentences.append(
+            say(
+                N_("{name} makes room for it and gives back {size} GB."),
+                name=gone.name,
+                size=gb(gone.ram + gone.gpu),
+            )
+        )
+    if learnt := [factor for factor in plan.learnt.values() if abs(factor - 1) >= 0.005]:
+        sentences.append(
+            say(
+                N_("Corrected by {percent} % after what earlier loads here measured."),
+                percent=" / ".join(f"{100 * (factor - 1):+.0f}" for factor in learnt),
+            )
+        )
+    if not plan.fits:
+        sentences.append(
+            say(N_("That does not fit: some memory must stay free for other programs."))
+        )
+    return " ".join(sentences)
+
+
+def sizes(plan: MemoryPlan) -> dict[str, int]:
+    """Bytes by purpose, main memory and GPUs together, without what is too small to be seen."""
+    found = {key: plan.parts.get(key, 0) + plan.parts.get(f"gpu_{key}", 0) for key in PART_NAMES}
+    return {key: size for key, size in found.items() if size >= GB / 200} or {"weights": plan.total}
+
+
+def told(note: Note, language: Language) -> str:
+    """The note as a sentence."""
+    values = {
+        key: figure(value, language) if isinstance(value, float) else value
+        for key, value in note.values.items()
+    }
+    return translate(note.text, language).format(**values)
