@@ -44,7 +44,7 @@ class Geometry:
     def facts(self) -> ModelFacts:
         """What a header would say of it; the tensors are those of `kind`."""
         from chatbot.memory.facts import Layer, ModelFacts
-        from chatbot.models.outline import outlined
+        from chatbot.memory.outline import outlined
 
         length = self.head_length
         layer = Layer(self.heads, self.kv_heads, length, length)

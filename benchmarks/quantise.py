@@ -75,7 +75,7 @@ def ours(source: Path, wanted: str) -> tuple[float, float]:
 
 
 def bare(source: Path, wanted: str) -> tuple[float, float]:
-    from chatbot.memory.headers import FILE_TYPES
+    from chatbot.memory.metadata import FILE_TYPES
 
     number = {name: number for number, name in FILE_TYPES.items()}[wanted]
     with tempfile.TemporaryDirectory(dir=source.parent) as target:

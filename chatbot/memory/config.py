@@ -154,8 +154,9 @@ class _Figures:
         if self._config.get("kv_lora_rank") is not None:
             rope = self.number("qk_rope_head_dim")
             length = self.number("qk_nope_head_dim") + rope
-            value, latent = self.number("v_head_dim"), self.number("kv_lora_rank") + rope
-            kv_heads = heads
+            value, kv_heads = self.number("v_head_dim"), heads
+            if self._kind.startswith("deepseek"):  # llama.cpp unpacks it for every other family
+                latent = self.number("kv_lora_rank") + rope
         state, attends = self._state(), self._attending(count)
         return tuple(
             Layer(

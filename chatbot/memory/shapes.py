@@ -128,7 +128,8 @@ def _layer(plan: Plan, number: int, layer: Layer) -> Shapes:
     if alone:
         return
     if layer.kv_heads:
-        yield from _latent(plan, layer) if layer.latent else _attention(plan, layer)
+        latent = plan.config.get("kv_lora_rank") is not None
+        yield from _latent(plan, layer) if latent else _attention(plan, layer)
     yield from _experts(plan) if _is_mixture(plan, number) else _dense(plan)
 
 
@@ -159,7 +160,7 @@ def _attention(plan: Plan, layer: Layer) -> Shapes:
 def _latent(plan: Plan, layer: Layer) -> Shapes:
     """Multi-head latent attention, as llama.cpp's files have it."""
     width, rank = plan.width, plan.number("kv_lora_rank")
-    rope = layer.latent - rank
+    rope = plan.number("qk_rope_head_dim")
     query = layer.heads * layer.key_length
     if plan.config.get("q_lora_rank"):
         down = plan.number("q_lora_rank")
@@ -170,8 +171,12 @@ def _latent(plan: Plan, layer: Layer) -> Shapes:
         yield "attn_q.weight", (query, width)
     yield "attn_kv_a_mqa.weight", (rank + rope, width)
     yield "attn_kv_a_norm.weight", (rank,)
-    yield "attn_k_b.weight", (layer.heads, rank, layer.key_length - rope)
-    yield "attn_v_b.weight", (layer.heads, layer.value_length, rank)
+    if layer.latent:
+        yield "attn_k_b.weight", (layer.heads, rank, layer.key_length - rope)
+        yield "attn_v_b.weight", (layer.heads, layer.value_length, rank)
+    else:
+        rows = layer.heads * (layer.key_length - rope + layer.value_length)
+        yield "attn_kv_b.weight", (rows, rank)
     yield "attn_output.weight", (width, layer.heads * layer.value_length)
 
 

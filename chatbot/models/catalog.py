@@ -22,12 +22,12 @@ from chatbot.i18n import N_
 from chatbot.memory.config import described
 from chatbot.memory.facts import Layer, ModelFacts
 from chatbot.memory.headers import read_gguf_start
+from chatbot.memory.outline import HALVES, LADDER, outlined
 from chatbot.memory.plan import plan
 from chatbot.memory.recommend import recommend
 from chatbot.models.fetching import Quantisation, needed, quantisations, small_json
 from chatbot.models.files import Report
 from chatbot.models.hub import Hit, Hub, RemoteModel
-from chatbot.models.outline import HALVES, LADDER, outlined
 from chatbot.settings import Paths, write_atomically
 from chatbot.types import Hardware, MemoryPlan, ModelRole
 

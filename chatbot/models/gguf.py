@@ -17,7 +17,8 @@ from chatbot.errors import BrokenModel, CannotConvert, DiskFullError, ModelError
 from chatbot.i18n import N_
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.gguf import TYPES
-from chatbot.memory.headers import FILE_TYPES, read_model
+from chatbot.memory.headers import read_model
+from chatbot.memory.metadata import FILE_TYPES
 from chatbot.models.files import Report, all_stored, check_room
 from chatbot.models.lora_gguf import convert_adapter
 from chatbot.models.quantiser import FLOATS, Wish, check_loads, disk_is_full, run_quantiser

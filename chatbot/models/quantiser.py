@@ -27,7 +27,7 @@ from chatbot.hardware.process import physical_cores
 from chatbot.i18n import N_
 from chatbot.memory.facts import ModelFacts, Tensor
 from chatbot.memory.gguf import TYPES
-from chatbot.memory.headers import FILE_TYPES
+from chatbot.memory.metadata import FILE_TYPES
 from chatbot.models.files import Report
 from chatbot.models.importance import read_importance
 from chatbot.models.llama_log import heard

@@ -13,6 +13,7 @@ import pytest
 
 from chatbot.errors import ModelError, OfflineError
 from chatbot.memory.headers import read_gguf_start, read_model
+from chatbot.memory.outline import HALVES, LADDER, outlined, parameters
 from chatbot.models import catalog
 from chatbot.models.catalog import (
     best_quantisation,
@@ -24,7 +25,6 @@ from chatbot.models.catalog import (
     ways_of,
 )
 from chatbot.models.hub import Hub, check_repo
-from chatbot.models.outline import HALVES, LADDER, outlined, parameters
 from chatbot.types import Gpu, Hardware
 from tests.models.hub_server import HubServer, serving
 from tests.tiny_models import make_gguf, make_hf

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from chatbot.errors import ModelError
-from chatbot.memory.headers import FILE_TYPES, read_model
+from chatbot.memory.headers import read_model
+from chatbot.memory.metadata import FILE_TYPES
 from chatbot.memory.plan import Wishes
 from chatbot.models.ladder import RUNGS, as_quantised, ladder, role_of
 from chatbot.models.llama_log import heard

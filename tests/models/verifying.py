@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from chatbot.memory.headers import FILE_TYPES
+from chatbot.memory.metadata import FILE_TYPES
 from chatbot.models.verify import verify
 from chatbot.models.verify.llama import quiet
 from chatbot.models.verify.stored import open_model
