@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from chatbot.engines.base import Cancelled, never
+from chatbot.engines.give_way import TAKEN, OtherPrograms
 from chatbot.errors import Cancelled as CancelledError
 from chatbot.errors import EngineError
 from chatbot.hardware.process import physical_cores
@@ -39,6 +40,7 @@ READ, WRITTEN = 1000, 200
 _WARM_UP, _TRIED, _SHORTER = 16, 64, 256
 _EVERY_TRIAL = 3 * DEPTH + 2 * _TRIED
 _LEAST, _MOST, _WRITE_SECONDS = 4, 16, 0.7
+_LOOK_SECONDS = 0.5
 _ABORTED = 2
 
 Report = Callable[[float], None]
@@ -70,15 +72,23 @@ def flash_pays(plain: Speed, flash: Speed) -> bool:
 
 def measure(
     library: Any, model: Any, report: Report = lambda _: None, cancelled: Cancelled = never
-) -> Tuned:
-    """What suits this model of llama.cpp's here. Raises Cancelled, within one step of it, and EngineError."""
-    started = time.monotonic()
+) -> Tuned | None:
+    """What suits this model of llama.cpp's here; None while other programs keep cores busy, which falsifies it.
+
+    Raises Cancelled, within one step of llama.cpp, and EngineError.
+    """
+    started, others = time.monotonic(), OtherPrograms()
+    time.sleep(_LOOK_SECONDS)
+    if others.busy() >= TAKEN:
+        return None
     threads = thread_counts(physical_cores(), _logical_cores(), _fast_cores())
     with _Trial(library, model, cancelled, flash=False) as trial:
         trial.read(_WARM_UP, _WARM_UP, threads[0])
         tried = {count: trial.read(_TRIED, _TRIED, count) for count in threads}
         reading = best_of(tried)
         depth = min(DEPTH, max(int(tried[reading] * SECONDS / 4), _TRIED))
+        if others.busy() >= TAKEN:
+            return None
         report(0.1)
         read = {BATCHES[0]: trial.read(depth, BATCHES[0], reading, after=0)}
         report(0.4)
@@ -87,12 +97,16 @@ def measure(
             middle = (DEPTH - _SHORTER) // 2  # as many tokens before each, on average
             for size in BATCHES[1:]:
                 read[size] = trial.read(_SHORTER, size, reading, after=middle)
+    if others.busy() >= TAKEN:
+        return None
     report(0.7)
     batch, writing = best_of(read), best_of(written)
     plain = read[batch], written[writing]
     with _Trial(library, model, cancelled, flash=True) as trial:
         trial.read(_WARM_UP, _WARM_UP, reading)
         flash = trial.read(depth, batch, reading, after=0), trial.write(writing)
+    if others.busy() >= TAKEN:
+        return None
     pays = flash_pays(plain, flash)
     prefill, decode = flash if pays else plain
     return Tuned(
