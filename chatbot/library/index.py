@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +36,7 @@ _QUIET_SECONDS = 2.0
 _OPENING_SECONDS = 2.0
 """How long a question waits for an index that is just being opened."""
 _EMBED_SECONDS = 0.4
+_REST, _LOOK_SECONDS = 19, 0.1
 _PATIENCE_SECONDS = 600.0
 _CROWD = 200
 """More documents at once are nobody's to wait for."""
@@ -94,10 +95,12 @@ class Index:
         *,
         allow_download: bool = False,
         open_after: float = 0.0,
+        answering: Callable[[], bool] = lambda: False,
     ) -> None:
         """Open in the background, at the latest after that many seconds, earlier when it is needed.
 
-        `folder` is the index's own: all in it may be wiped.
+        `folder` is the index's own: all in it may be wiped. While `answering` says that a model writes,
+        work on the index takes a twentieth of the time; questions are answered at once all the same.
         """
         self._database = database
         self._embedder_id = embedder_id
@@ -137,6 +140,7 @@ class Index:
         self._batch = 8
         self._reranker = ""
         self._open_after = open_after
+        self._model_writes = answering
         self._needed = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="index-keeper", daemon=True)
         self._thread.start()
@@ -228,8 +232,11 @@ class Index:
             reply, blob = self._embed_piece(part, kind)
             pieces.append(np.frombuffer(blob, "<f4").reshape(len(part), reply["dimension"]))
             done += len(part)
-            quick = time.monotonic() - started < _EMBED_SECONDS
+            took = time.monotonic() - started
+            quick = took < _EMBED_SECONDS
             self._batch = min(512, self._batch * 2) if quick else max(1, self._batch // 2)
+            if kind == "passage":
+                self._give_way(took)
         return np.concatenate(pieces) if pieces else np.empty((0, 0), np.float32)
 
     def _embed_piece(self, texts: list[str], kind: str) -> tuple[dict[str, Any], bytes]:
@@ -415,7 +422,9 @@ class Index:
     def _work(self, missing: int) -> int:
         total = missing
         while (missing or self._opening) and not (self._closing or self._wipe):
+            started = time.monotonic()
             reply, blob = self._child.call("step")
+            took = time.monotonic() - started
             self._stamp = reply["stamp"] or self._stamp
             if reply["vectors"]:
                 self._commit(reply["vectors"], blob)
@@ -431,7 +440,19 @@ class Index:
                     error = ChatbotError.from_dict(reply["error"])
                 self._status = IndexStatus(state, total - missing, total, error)
                 self._changed.notify_all()
+            self._give_way(took)
         return missing
+
+    def _give_way(self, worked: float) -> None:
+        """While a model writes, rest after so many seconds of work: one busy core costs it two thirds of its speed.
+
+        The lowest priority would not do, for a question waits until the piece of work before it is done.
+        """
+        until = time.monotonic() + _REST * worked
+        while self._model_writes() and time.monotonic() < until:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing or self._wipe, _LOOK_SECONDS):
+                    return
 
     def _commit(self, passage_ids: list[str], blob: bytes) -> None:
         assert self._stamp is not None
