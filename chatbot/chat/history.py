@@ -9,6 +9,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -34,6 +35,7 @@ from chatbot.types import (
 INCOGNITO = "incognito-"
 """Ids of conversations that live in memory only begin with this."""
 
+Gone = Callable[[Sequence[str] | None], None]
 NEW_TITLE = N_("New conversation")
 _TITLE_LENGTH = 60
 _SEPARATOR = " · "
@@ -42,9 +44,13 @@ _SEPARATOR = " · "
 class History:
     """All conversations of one database; `incognito` marks the one kept in memory."""
 
-    def __init__(self, database: Database, *, incognito: bool = False) -> None:
+    def __init__(
+        self, database: Database, *, incognito: bool = False, gone: Gone = lambda _ids: None
+    ) -> None:
+        """`gone` hears which conversations were deleted, also into the trash; None: all."""
         self._database = database
         self._incognito = incognito
+        self._gone = gone
 
     # --- conversations ----------------------------------------------------------------------
 
@@ -82,6 +88,11 @@ class History:
         )
         return [self._conversation(row) for row in rows]
 
+    def ids(self) -> list[str]:
+        """Every conversation that is not deleted."""
+        rows = self._database.rows("SELECT id FROM conversations WHERE deleted_at IS NULL")
+        return [row["id"] for row in rows]
+
     def rename(self, conversation_id: str, title: str) -> None:
         self._set(conversation_id, title=" ".join(title.split())[:200])
 
@@ -91,6 +102,7 @@ class History:
     def delete(self, conversation_id: str) -> None:
         """Move to the trash; `restore` brings it back, `purge` ends it."""
         self._set(conversation_id, deleted_at=time.time())
+        self._gone([conversation_id])
 
     def restore(self, conversation_id: str) -> None:
         self._set(conversation_id, deleted_at=None)
@@ -106,6 +118,10 @@ class History:
             self._erase("deleted_at <= ?", long_ago)
 
     def _erase(self, which: str, values: tuple[object, ...]) -> None:
+        ids = [
+            row["id"]
+            for row in self._database.rows(f"SELECT id FROM conversations WHERE {which}", values)
+        ]
         with self._database.transaction() as connection:
             connection.execute(
                 "DELETE FROM message_words WHERE conversation_id IN"
@@ -115,6 +131,7 @@ class History:
             connection.execute(f"DELETE FROM conversations WHERE {which}", values)
             _forget_words(connection)
         self._database.forget()
+        self._gone(ids)
 
     def purge_everything(self) -> None:
         """Erase all conversations and presets."""
@@ -123,6 +140,7 @@ class History:
                 connection.execute(f"DELETE FROM {table}")
             _forget_words(connection)
         self._database.forget()
+        self._gone(None)
 
     def configure(self, conversation_id: str, settings: ConversationSettings) -> None:
         """Store what this conversation answers with from now on."""
