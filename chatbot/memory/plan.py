@@ -271,7 +271,7 @@ def _notes(
 ) -> Iterator[Note]:
     """What decided besides the bytes themselves."""
     way = seat.way
-    if way.kv_type == "q8_0" and wishes.kv_type is None:
+    if seat.fits and way.kv_type == "q8_0" and wishes.kv_type is None:
         exact = replace(way, kv_type="f16").longest(1, seat.context)
         text = (
             N_("KV cache in q8_0: in f16 only {context} tokens would fit.")
@@ -290,13 +290,13 @@ def _notes(
             N_("{name} has only {free} of {total} GB free."),
             {"name": gpu.name, "free": gpu.free / GB, "total": gpu.total / GB},
         )
-    for gpu in seat.cards:
-        taken = gpu.total - gpu.free
-        if taken >= WORTH_SAYING and not space.unified:
-            yield Note(
-                N_("Other programs hold {taken} of the {total} GB of {name}."),
-                {"name": gpu.name, "taken": taken / GB, "total": gpu.total / GB},
-            )
+    total = sum(gpu.total for gpu in seat.cards)
+    taken = total - sum(gpu.free for gpu in seat.cards)
+    if taken >= WORTH_SAYING and not space.unified:
+        yield Note(
+            N_("Other programs hold {taken} of the {total} GB on the GPU."),
+            {"taken": taken / GB, "total": total / GB},
+        )
     if beside and beside.ram + beside.gpu >= WORTH_SAYING // 10:
         yield Note(
             N_("{size} GB are kept for searching your documents ({names})."),
