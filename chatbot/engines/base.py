@@ -9,6 +9,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -214,7 +215,8 @@ class Transcript:
     def _returning(self, rest: str, answer: Sequence[int]) -> Sequence[int]:
         # The answer may return shortened: trimmed, cut before a stop word, or without its thoughts.
         spelled = self._spell(answer)
-        same = len(os.path.commonprefix([rest, spelled]))
+        alike = (one == other for one, other in zip(rest, spelled, strict=False))
+        same = sum(takewhile(bool, alike))
         if same == len(spelled):
             return answer
         lengths = range(len(answer) + 1)

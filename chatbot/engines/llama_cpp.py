@@ -7,6 +7,8 @@ batch early, cannot report progress and cut what does not fit.
 from __future__ import annotations
 
 import ctypes
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,8 +24,11 @@ from chatbot.engines.base import (
     write,
 )
 from chatbot.engines.drafting import LONGEST, Drafter, Experience, PromptLookup
+from chatbot.engines.exhaustion import names_memory
 from chatbot.engines.give_way import GivingWay
+from chatbot.engines.recall import Recall, facts_of
 from chatbot.engines.sampling import Sampling
+from chatbot.engines.states import common
 from chatbot.engines.templates import ChatTemplate
 from chatbot.engines.tuning import measure
 from chatbot.errors import (
@@ -47,7 +52,6 @@ _PARSE_SPECIAL = _WITH_DATA = True
 _ABORTED = 2
 _NO_MEMORY = -2
 _LOG_ERROR = 4
-_NO_ROOM_WORDS = ("failed to allocate", "unable to allocate", "out of memory", "bad_alloc")
 
 _complaints: deque[str] = deque(maxlen=30)
 _log_callback: Any = None
@@ -61,7 +65,7 @@ class LlamaCpp:
     ) -> None:
         """`drafter` makes the drafter of one answer from its prompt's tokens; else the prompt is looked up."""
         try:
-            from llama_cpp import llama_cpp
+            from llama_cpp import __version__, llama_cpp
         except ImportError as error:
             raise MissingBackend(str(error), name=spec.title) from error
         if spec.kv_type not in _KV_TYPES:
@@ -78,10 +82,11 @@ class LlamaCpp:
         if adapter:
             self._apply(adapter)
         self._memory = llama_cpp.llama_get_memory(self.context)
-        self._read: list[int] = []
+        self.read: list[int] = []
         experience = Experience()
         self._drafter = drafter or (lambda tokens: Drafter(PromptLookup(tokens), experience))
-        self._can_try = self._forgets_parts()
+        self.forgets_parts = self._forgets_parts()
+        self._can_try = self.forgets_parts and self._batch > LONGEST
         self._transcript = Transcript(self._tokenize, self._spell)
         self._never_abort = llama_cpp.ggml_abort_callback()
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
@@ -91,13 +96,15 @@ class LlamaCpp:
             source.decode("utf-8", "replace") if source else None,
             {"bos_token": self._bos, "eos_token": self._spell([eos]) if eos >= 0 else ""},
         )
-        self._size = int(llama_cpp.llama_n_ctx(self.context))
+        self.size = int(llama_cpp.llama_n_ctx(self.context))
         if spec.context:
-            self._size = min(self._size, spec.context)  # llama.cpp rounds up
+            self.size = min(self.size, spec.context)  # llama.cpp rounds up
+        facts = facts_of(spec, __version__, self.size if self._stretched() else 0)
+        self.recall = Recall(self, self._transcript, facts)
         self.info = EngineInfo(
             backend="llama_cpp",
             model=spec.title,
-            context=self._size,
+            context=self.size,
             device=self._device(spec),
             precision=self._precision(),
             template=self._template.kind,
@@ -115,18 +122,21 @@ class LlamaCpp:
         clock = Clock()
         rendered = self._template.render(turns, thinking=options.thinking)
         prompt = self._transcript.tokens(rendered.text)
-        if len(prompt) >= self._size:
-            raise ContextOverflow(needed=len(prompt) + 1, context=self._size)
+        if len(prompt) >= self.size:
+            raise ContextOverflow(needed=len(prompt) + 1, context=self.size)
         if rendered.notice:
             yield Delta(notice=rendered.notice)
+        restored = self.recall.bring(options.conversation, prompt)
         cached = self._keep_common(prompt)
+        shared = self._shared(turns, prompt, options.thinking) if options.conversation else 0
+        pause = self.recall.pause(prompt, shared, cached)
         answer: list[int] = []
         drafter = self._drafter(prompt) if options.drafting and self._can_try else None
         try:
-            for progress in self._prefill(prompt, cached, cancelled):
+            for progress in self._prefill(prompt, cached, cancelled, pause):
                 yield Delta(progress=progress)
             finish: Finish = "cancelled"
-            if len(self._read) == len(prompt):
+            if len(self.read) == len(prompt):
                 stops = (*options.stop, *rendered.stops)
                 with Sampling(self, options, drafter) as pen:
                     finish = yield from write(
@@ -134,14 +144,16 @@ class LlamaCpp:
                     )
         finally:
             self._transcript.remember(rendered.text, prompt, answer)
+            self.recall.ended(rendered.text, prompt, answer)
         yield Delta(
             stats=clock.stats(
                 prompt=len(prompt),
                 cached=cached,
                 answer=len(answer),
-                context=self._size,
+                context=self.size,
                 finish=finish,
                 drafter=drafter,
+                restored=min(restored, cached),
             )
         )
 
@@ -150,8 +162,8 @@ class LlamaCpp:
         rendered = self._template.render(turns, thinking=thinking)
         return len(self._transcript.tokens(rendered.text))
 
-    def tune(self, report: Callable[[float], None], cancelled: Cancelled) -> Tuned:
-        """Measure which threads, batch and attention suit this model here; the conversation's cache stays."""
+    def tune(self, report: Callable[[float], None], cancelled: Cancelled) -> Tuned | None:
+        """What engines/tuning.py measures; the conversation's cache stays."""
         return measure(self.library, self._model, report, cancelled)
 
     def close(self) -> None:
@@ -226,9 +238,19 @@ class LlamaCpp:
 
     def _complaint(self, kind: type[ModelError], otherwise: str) -> ChatbotError:
         said = list(_complaints)
-        if any(words in line for line in said for words in _NO_ROOM_WORDS):
-            return OutOfMemory(name=self._name)
+        if no_room := _no_room():
+            return OutOfMemory(no_room, name=self._name)
         return kind(said[0] if said else otherwise, name=self._name)
+
+    def _stretched(self) -> bool:
+        """Whether positions depend on the context's length, as in models with two sets of factors."""
+        key = self._meta("general.architecture") + ".rope.scaling.original_context_length"
+        return bool(self._meta(key))
+
+    def _meta(self, key: str) -> str:
+        text = ctypes.create_string_buffer(128)
+        self.library.llama_model_meta_val_str(self._model, key.encode(), text, len(text))
+        return text.value.decode("utf-8", "replace")
 
     def _device(self, spec: EngineSpec) -> str:
         if not spec.gpu_layers or not self.library.llama_supports_gpu_offload():
@@ -278,46 +300,88 @@ class LlamaCpp:
 
     def _keep_common(self, prompt: list[int]) -> int:
         """Drop from the KV cache what differs from the prompt; return how many tokens stay."""
-        same = 0
-        for old, new in zip(self._read, prompt[:-1], strict=False):  # the last one makes the logits
-            if old != new:
-                break
-            same += 1
+        same = common(self.read, prompt[:-1])  # the last one makes the logits
         return self._forget_after(prompt[:same])
 
     def _forget_after(self, kept: list[int]) -> int:
-        # Recurrent models cannot forget a part of what they read.
-        if not self.library.llama_memory_seq_rm(self._memory, 0, len(kept), -1):
-            self.library.llama_memory_clear(self._memory, _WITH_DATA)
+        # Recurrent models cannot forget a part of what they read, and a sliding window has let go of what
+        # the tokens before must see.
+        c = self.library
+        forgot = c.llama_memory_seq_rm(self._memory, 0, len(kept), -1)
+        seen_from = max(len(kept) - c.llama_model_n_swa(self._model), 0)
+        if not forgot or (kept and c.llama_memory_seq_pos_min(self._memory, 0) > seen_from):
+            c.llama_memory_clear(self._memory, _WITH_DATA)
             kept = []
-        self._read = kept
+        self.read = kept
         return len(kept)
 
     def _forgets_parts(self) -> bool:
-        """Whether tried tokens can be forgotten again, and fit into one batch."""
+        """Whether the last tokens read can be forgotten again; recurrent models forget all or nothing."""
         recurrent = self.library.llama_model_is_recurrent(self._model)
         hybrid = self.library.llama_model_is_hybrid(self._model)
-        return not recurrent and not hybrid and self._batch > LONGEST
+        return not recurrent and not hybrid
 
-    def _prefill(self, prompt: list[int], cached: int, cancelled: Cancelled) -> Iterator[float]:
+    def _prefill(
+        self, prompt: list[int], cached: int, cancelled: Cancelled, pause: int = 0
+    ) -> Iterator[float]:
         # The callback takes Python's lock between the steps of a batch: cheap here, dear while writing.
         abort = self.library.ggml_abort_callback(lambda _data: cancelled())
         self.library.llama_set_abort_callback(self.context, abort, None)
         new = len(prompt) - cached
+        start = time.perf_counter()
         try:
             yield 0.0
-            for start in range(cached, len(prompt), self._batch):
-                piece = prompt[start : start + self._batch]
+            while (at := len(self.read)) < len(prompt):
+                end = pause if at < pause <= at + self._batch else at + self._batch
+                piece = prompt[at:end]
                 tokens = (ctypes.c_int32 * len(piece))(*piece)
                 if cancelled() or not self.decode(
                     self.library.llama_batch_get_one(tokens, len(piece))
                 ):
-                    self._forget_after(self._read)
+                    self._forget_after(self.read)
                     return
-                self._read.extend(piece)
-                yield (len(self._read) - cached) / new
+                self.read.extend(piece)
+                if len(self.read) == pause:
+                    self.recall.keep_shared()
+                yield (len(self.read) - cached) / new
+            self.recall.note(new, time.perf_counter() - start)
         finally:
             self.library.llama_set_abort_callback(self.context, self._never_abort, None)
+
+    def _shared(self, turns: Sequence[Turn], prompt: list[int], thinking: bool) -> int:
+        """How many of the prompt's tokens every conversation with this system prompt begins with."""
+        if turns[0].role != "system":
+            return 0
+        for question in ("A", "1"):  # whatever is asked
+            other = self._template.render([turns[0], Turn("user", question)], thinking=thinking)
+            prompt = prompt[: common(prompt, self._tokenize(other.text, first=True))]
+        return len(prompt)
+
+    def state_size(self) -> int:
+        """Bytes that the state of what was read takes."""
+        return int(self.library.llama_state_seq_get_size(self.context, 0))
+
+    def save(self, file: Path) -> bool:
+        """Write what was read into that file; False when that failed."""
+        tokens = (ctypes.c_int32 * len(self.read))(*self.read)
+        return bool(
+            self.library.llama_state_seq_save_file(
+                self.context, str(file).encode(), 0, tokens, len(self.read)
+            )
+        )
+
+    def restore(self, file: Path, tokens: Sequence[int]) -> bool:
+        """Have these tokens read, from that file; False leaves the KV cache empty."""
+        stored, count = (ctypes.c_int32 * len(tokens))(), ctypes.c_size_t()
+        done = self.library.llama_state_seq_load_file(
+            self.context, str(file).encode(), 0, stored, len(tokens), ctypes.byref(count)
+        )
+        if not done or list(stored[: count.value]) != list(tokens):
+            self.library.llama_memory_clear(self._memory, _WITH_DATA)
+            self.read = []
+            return False
+        self.read = list(tokens)
+        return True
 
     def decode(self, batch: Any) -> bool:
         """Whether the batch was read; False when it was aborted."""
@@ -327,29 +391,35 @@ class LlamaCpp:
         if code == _ABORTED:
             return False
         self.library.llama_memory_clear(self._memory, _WITH_DATA)
-        self._read = []
-        if code == _NO_MEMORY:
-            raise OutOfMemory(name=self._name)
+        self.read = []
+        no_room = _no_room()  # a GPU may say so, and the call only that it failed
+        if code == _NO_MEMORY or no_room:
+            raise OutOfMemory(f"llama_decode: {code} {no_room}".strip(), name=self._name)
         raise EngineError(f"llama_decode: {code}")
 
     @property
     def room(self) -> int:
         """How many more tokens fit into the context."""
-        return self._size - len(self._read)
+        return self.size - len(self.read)
 
     def take_in(self, batch: Any, token: int) -> None:
         """Read the answer's next token and whatever the batch tries after it."""
         self.decode(batch)
-        self._read.append(token)
+        self.read.append(token)
 
     def confirm(self, token: int) -> None:
         """The next tried token stays."""
-        self._read.append(token)
+        self.read.append(token)
 
     def withdraw(self) -> None:
         """Forget the tokens that were tried and not confirmed."""
-        if not self.library.llama_memory_seq_rm(self._memory, 0, len(self._read), -1):
+        if not self.library.llama_memory_seq_rm(self._memory, 0, len(self.read), -1):
             raise EngineError("llama.cpp cannot forget a part of what it read")
+
+
+def _no_room() -> str:
+    """What llama.cpp said when it got no memory; "" when it did not."""
+    return next((line for line in reversed(_complaints) if names_memory(line)), "")
 
 
 def _listen_to_complaints(c: Any) -> None:
@@ -358,7 +428,10 @@ def _listen_to_complaints(c: Any) -> None:
 
     def hear(level: int, text: bytes, _data: Any) -> None:
         if level == _LOG_ERROR:
-            _complaints.append(text.decode("utf-8", "replace").strip())
+            line = text.decode("utf-8", "replace").strip()
+            _complaints.append(line)
+            if names_memory(line):
+                print(line, file=sys.stderr, flush=True)  # noqa: T201  should llama.cpp end itself now
 
     _complaints.clear()
     if _log_callback is None:
