@@ -28,6 +28,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
@@ -38,6 +39,9 @@ from chatbot.settings import PROJECT
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
+WORDS_KEPT, WORDS_LENGTH = 40, 400
+"""Lines of a child's stderr, and bytes of each, that are kept for telling why it ended."""
+WORDS_SECONDS = 0.5
 # Ctrl+C in the terminal is for the owner, who ends its children in order.
 _NEW_GROUP_ON_WINDOWS = 0x00000200  # CREATE_NEW_PROCESS_GROUP, which subprocess names only there
 _OWN_GROUP: dict[str, Any] = (
@@ -55,7 +59,8 @@ class Child:
     """One helper process that answers calls; safe to use from many threads.
 
     It starts with the first call and starts again after it died. `lowest_priority` keeps long work
-    from making an answer stutter. `hung_after` seconds without a sign of life end it.
+    from making an answer stutter. `hung_after` seconds without a sign of life end it. With
+    `keep_words` its last words on stderr can be asked for after its end.
     """
 
     def __init__(
@@ -67,7 +72,10 @@ class Child:
         lowest_priority: bool = False,
         hung_after: float = 6.0,
         start_within: float = 60.0,
+        keep_words: bool = False,
     ) -> None:
+        self._words: deque[bytes] | None = deque(maxlen=WORDS_KEPT) if keep_words else None
+        self._hearing: threading.Thread | None = None
         self.name = name or module.rpartition(".")[2]
         self._command = [sys.executable, "-m", module, *arguments]
         self._environment = environment or {}
@@ -159,6 +167,12 @@ class Child:
         except subprocess.TimeoutExpired:
             self._kill(process)
 
+    def last_words(self) -> str:
+        """The last lines that the process wrote to stderr; of one that ended all of them."""
+        if self._hearing and self.pid is None:
+            self._hearing.join(WORDS_SECONDS)  # a grandchild may hold the pipe open
+        return b"".join(list(self._words or ())).decode("utf-8", "replace")
+
     def restart(self) -> None:
         """End the process now; the next call starts a fresh one."""
         process = self._process
@@ -185,6 +199,12 @@ class Child:
             threading.Thread(target=self._write, args=(process, self._outbox), daemon=True),
         ):
             work.start()
+        if self._words is not None:
+            self._words.clear()
+            self._hearing = threading.Thread(
+                target=self._overhear, args=(process, self._words), daemon=True
+            )
+            self._hearing.start()
         return process
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -196,6 +216,7 @@ class Child:
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=None if self._words is None else subprocess.PIPE,
             env=environment,
             cwd=PROJECT,
             **_OWN_GROUP,
@@ -226,6 +247,13 @@ class Child:
             if inbox is not None:
                 inbox.put((message, blob))
 
+    @staticmethod
+    def _overhear(process: subprocess.Popen[bytes], words: deque[bytes]) -> None:
+        for line in _pipe(process.stderr):
+            words.append(line[:WORDS_LENGTH])
+            with contextlib.suppress(OSError):  # an owner without a console
+                os.write(2, line)
+
     def _check_alive(self, process: subprocess.Popen[bytes]) -> None:
         code = process.poll()
         if code is not None:
@@ -250,6 +278,8 @@ def lower_priority(pid: int) -> None:
         process.nice(psutil.IDLE_PRIORITY_CLASS if os.name == "nt" else 19)
         if sys.platform == "linux":
             process.ionice(psutil.IOPRIO_CLASS_IDLE)
+        elif sys.platform == "win32":
+            process.ionice(psutil.IOPRIO_VERYLOW)
 
 
 # --- the child's side -----------------------------------------------------------------------
@@ -283,14 +313,21 @@ class Request:
 
 
 Handler = Callable[[Request], Event | tuple[Event, bytes]]
+AtRest = tuple[float, Callable[[], None]]
+"""What to do after so many seconds without a call."""
 
 
-def serve(handlers: dict[str, Handler], beside: Collection[str] = ()) -> None:
+def serve(
+    handlers: dict[str, Handler],
+    beside: Collection[str] = (),
+    at_rest: AtRest | None = None,
+) -> None:
     """Answer calls, one at a time, until the parent goes away. Never returns.
 
     A handler gets a Request and returns a JSON-able dict, or that and a blob; a ChatbotError it raises
     travels to the caller, any other exception travels as its type and message. Methods named in
-    `beside` do not wait for the others: each call runs at once, in a thread of its own.
+    `beside` do not wait for the others: each call runs at once, in a thread of its own. `at_rest` runs
+    once each time that no call came for so long.
     """
     _die_with_parent()
     pipe_out = os.fdopen(os.dup(1), "wb")
@@ -336,7 +373,25 @@ def serve(handlers: dict[str, Handler], beside: Collection[str] = ()) -> None:
     threading.Thread(target=_then_exit, args=(listen,), daemon=True).start()
     threading.Thread(target=beat, daemon=True).start()
     while True:
-        answer(*waiting.get())
+        answer(*_next(waiting, at_rest))
+
+
+_Work = tuple[str, Request, int]
+
+
+def _next(waiting: queue.SimpleQueue[_Work], at_rest: AtRest | None) -> _Work:
+    if at_rest is None:
+        return waiting.get()
+    seconds, work = at_rest
+    try:
+        return waiting.get(timeout=seconds)
+    except queue.Empty:
+        pass
+    try:
+        work()
+    except Exception:  # nobody waits for it; the next call finds the process as it was
+        log.exception("work at rest failed")
+    return waiting.get()
 
 
 def _then_exit(listen: Callable[[], None]) -> None:

@@ -19,11 +19,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatbot.chat.answer import Answers, Findings
+from chatbot.chat.answer import Answers, Findings, Otherwise
 from chatbot.chat.history import INCOGNITO, History
+from chatbot.chat.reply import Reply
 from chatbot.database import Database
 from chatbot.engines.base import EngineSpec
 from chatbot.engines.host import EngineHost
+from chatbot.engines.states import StateFolder
 from chatbot.errors import (
     Cancelled,
     ChatbotError,
@@ -31,6 +33,7 @@ from chatbot.errors import (
     ModelDoesNotFit,
     ModelError,
     NotFoundError,
+    OutOfMemory,
 )
 from chatbot.hardware.detect import detect, fingerprint, installed, without
 from chatbot.hardware.monitor import Monitor
@@ -68,10 +71,14 @@ from chatbot.types import (
     Hardware,
     Job,
     MemoryPlan,
+    Message,
     ModelArtifact,
     SearchFilter,
+    Tuned,
 )
 from chatbot.workshop.orders import Workshop
+from chatbot.workshop.rescue import Rescue
+from chatbot.workshop.tuner import Tuner
 from chatbot.workshop.work import check_passed
 
 if TYPE_CHECKING:
@@ -80,7 +87,8 @@ if TYPE_CHECKING:
     from chatbot.evaluation.questions import Suggestion
     from chatbot.evaluation.runs import Configuration
     from chatbot.memory.calibration import Calibration, Load
-    from chatbot.memory.incidents import Incident, Incidents
+    from chatbot.memory.incidents import Incident
+    from chatbot.memory.relief import Cure
 
 # Imported where they are needed, for the sake of a quick start: chatbot.evaluation,
 # chatbot.memory, library.exporting and importing, models.importing.
@@ -114,7 +122,8 @@ class Services:
         self._changing = threading.Lock()
         self._loading = threading.RLock()
         self.database = Database(paths.database)
-        self.history = History(self.database)
+        self.states = StateFolder(paths.states)
+        self.history = History(self.database, gone=self.forget_states)
         self.incognito = History(Database(Path(":memory:")), incognito=True)
         self.store = DocumentStore(self.database, paths)
         self.register = Register(self.database)
@@ -125,10 +134,23 @@ class Services:
             self.database, self.store, lambda: self.ingest, self._start_ingest
         )
         self._plans: dict[EngineSpec, MemoryPlan] = {}
-        self.engines = EngineHost(self._note_memory)
+        self.engines = EngineHost(
+            self._note_memory,
+            self._note_exhausted,
+            tuned=self._note_tuning,
+            states=self._states_allowed,
+        )
         self.models = ModelStore(self.database, paths)
         self.monitor = Monitor(data=paths.data)
         self.jobs = Jobs(self.database)
+        self.tuner = Tuner(self.database, lambda: self._machine, self.engines, self.jobs)
+        self.rescue = Rescue(
+            self.database,
+            self.models,
+            self.hardware,
+            lambda: self.calibration.factors(),  # noqa: PLW0108  opened when it is asked
+            QUOTES,
+        )
         self.workshop = Workshop(
             self.models,
             self.jobs,
@@ -139,7 +161,12 @@ class Services:
             self._loadable,
         )
         self.answers = Answers(
-            self.history_of, self.find, self.engine_for, self._style, self.files_ready
+            self.history_of,
+            self.find,
+            self.engine_for,
+            self._style,
+            self.files_ready,
+            self._instead,
         )
         self._closing = threading.Event()
         self._page_shown = threading.Event()
@@ -155,6 +182,7 @@ class Services:
             CHUNKER_VERSION,
             allow_download=self.settings.allow_embedder_download and not offline(),
             open_after=self._patience,
+            answering=lambda: self.engines.busy,
         )
         self.index.use_reranker(self.settings.reranker)
         window = partial(window_of, self.settings.embedder)
@@ -177,6 +205,7 @@ class Services:
         self.recut()
         self.monitor.start()
         self._forget_files()
+        self.states.tidy(self.history.ids())
         if not self.settings.samples_added:
             self.add_documents([SAMPLES], collection="samples")
             self.change_settings(samples_added=True)
@@ -438,13 +467,13 @@ class Services:
             path = Path(self._base_of(model).path)
             chosen = {name: wish for name, wish in wishes.items() if wish is not None}
             wishes = {**model.manifest.get("defaults", {}), **chosen}
-        hardware, loaded = self.hardware(), self.engines.loaded
+        hardware, loaded, facts = self.hardware(), self.engines.loaded, read_model(path)
         if loaded:
             hardware = without(hardware, loaded.pid)
         return planning.plan(
             hardware,
-            read_model(path),
-            planning.Wishes(**wishes),
+            facts,
+            planning.Wishes(**wishes, measured=self.tuner.kept(facts)),
             installed(),
             self.calibration.factors(),
         )
@@ -461,16 +490,41 @@ class Services:
         loaded = self.engines.loaded
         return self.calibration.load_at(loaded.loaded_at) if loaded else None
 
-    @cached_property
-    def incidents(self) -> Incidents:
-        """The times memory ran out under a model."""
-        from chatbot.memory.incidents import Incidents
-
-        return Incidents(self.database)
-
     def last_out_of_memory(self) -> Incident | None:
         """When memory ran out last, where, what came back and what was chosen then; None when it never did."""
-        return self.incidents.last()
+        return self.rescue.last()
+
+    def answer_again(self, message: Message, cure: Cure) -> Reply:
+        """Answer once more, as the cure says, the question of a message that memory ran out under."""
+        error = ChatbotError.from_json(message.error or "{}")
+        if isinstance(error, OutOfMemory):
+            self.rescue.chosen(error, cure)
+        otherwise = self._otherwise(cure)
+        return self.answers.regenerate(message.conversation_id, message.id, otherwise)
+
+    def load_cured(self, cure: Cure) -> Engine:
+        """The engine that the cure names, loaded as it says."""
+        if cure.model_id == QUOTES:
+            return self.engines.extractive()
+        return self.load_model(cure.model_id, **cure.wishes)
+
+    def _otherwise(self, cure: Cure) -> Otherwise:
+        return Otherwise(partial(self.load_cured, cure), cure.notice)
+
+    def _instead(self, error: OutOfMemory) -> Otherwise | None:
+        """The first cure that needs no waiting, where the person leaves the choice to Hearth."""
+        from chatbot.memory.relief import cures_of
+
+        if self.settings.retry_smaller != "automatic":
+            return None
+        cure = next((one for one in cures_of(error) if one.kind != "make"), None)
+        if cure is None:
+            return None
+        self.rescue.chosen(error, cure)
+        return self._otherwise(cure)
+
+    def _note_exhausted(self, worker: EngineWorker, error: OutOfMemory) -> None:
+        self.rescue.advise(error, self._plans.get(worker.spec))
 
     @cached_property
     def _machine(self) -> str:
@@ -493,6 +547,7 @@ class Services:
         gpus = any(gpu.kind != "rocm" for gpu in self.hardware().gpus)
         on_gpu = gpus and installed().transformers_gpu
         keep(self.database, self._machine, measure_speeds(on_gpu))
+        self.engines.tune()
 
     def free_memory(self) -> None:
         """Unload the model and end the helpers that start again when they are needed."""
@@ -509,6 +564,9 @@ class Services:
             self.calibration.note(
                 worker.loaded_at, worker.spec.title, plan, worker.pid, growth, stats
             )
+
+    def _note_tuning(self, spec: EngineSpec, tuned: Tuned) -> None:
+        self.tuner.keep(spec, tuned)
 
     def _spec(self, model: ModelArtifact, plan: MemoryPlan) -> EngineSpec:
         spec = spec_from(model, self._base_of(model), plan)
@@ -582,7 +640,9 @@ class Services:
 
     def remove_model(self, model_id: str) -> None:
         """Take a model off the list (and off the disk, where it is Hearth's own). Raises ModelInUse."""
+        path = self.models.get(model_id).path
         self.workshop.remove(model_id)
+        self.states.forget_model(path)
         if self.settings.default_model == model_id:
             self.change_settings(default_model=None)
 
@@ -601,8 +661,19 @@ class Services:
         while not self._closing.wait(30):
             if self.settings.idle_unload_minutes:
                 self.engines.unload_idle(self.settings.idle_unload_minutes)
+            self.states.tidy(self.history.ids())  # one deleted while its answer was being written
+            self.tuner.measure_when_quiet()
 
     # --- settings and privacy ---------------------------------------------------------------
+
+    def forget_states(self, conversations: Sequence[str] | None = None) -> None:
+        """Remove what models have read of these conversations from the disk; None: of all."""
+        self.states.forget(conversations)
+        self.engines.forget(conversations)
+
+    def _states_allowed(self) -> tuple[str, int]:
+        allowed = self.settings.state_megabytes
+        return (str(self.paths.states), self.states.limit(allowed)) if allowed else ("", 0)
 
     def change_settings(self, **values: Any) -> Settings:
         """Store changed settings; a new embedder begins to index everything anew at once."""
@@ -619,6 +690,10 @@ class Services:
                 before.close()
                 self.recut()
             self.index.use_reranker(new.reranker)
+        if new.state_megabytes < old.state_megabytes:
+            self.states.trim(self.states.limit(new.state_megabytes))
+            if not new.state_megabytes:
+                self.forget_states()
         return new
 
     def delete_everything(self) -> None:
@@ -709,6 +784,9 @@ def spec_from(model: ModelArtifact, base: ModelArtifact, plan: MemoryPlan) -> En
         kv_type=plan.kv_type,
         batch=plan.batch,
         threads=plan.threads,
+        threads_batch=plan.threads_batch,
+        steady=plan.steady,
+        flash=plan.flash,
         precision=plan.precision,
         device=plan.device,
     )

@@ -61,6 +61,11 @@ class Paths:
         return self.data / "tmp"
 
     @property
+    def states(self) -> Path:
+        """What models have read of the last conversations, so that they need not read it again."""
+        return self.data / "states"
+
+    @property
     def logs(self) -> Path:
         return self.data / "logs"
 
@@ -86,7 +91,7 @@ class Paths:
         self.data.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):  # not every file system keeps modes
             self.data.chmod(0o700)
-        for folder in (self.files, self.index, self.models, self.temporary, self.logs):
+        for folder in (self.files, self.index, self.models, self.temporary, self.states, self.logs):
             folder.mkdir(mode=0o700, exist_ok=True)
 
 
@@ -109,6 +114,10 @@ class Settings:
     remote_key: str = ""
     idle_unload_minutes: int = 30
     """0 keeps the model loaded."""
+    state_megabytes: int = 2000
+    """How much of what models have read is kept on disk; 0 nothing."""
+    retry_smaller: str = "ask"
+    """When memory ran out: 'ask' what to do, or 'automatic' the way that harms least."""
     first_run_done: bool = False
     samples_added: bool = False
 
@@ -122,6 +131,10 @@ class Settings:
             raise SettingsError(f"language = {new.language}")
         if not 0 <= new.idle_unload_minutes <= 24 * 60:
             raise SettingsError(f"idle_unload_minutes = {new.idle_unload_minutes}")
+        if new.retry_smaller not in ("ask", "automatic"):
+            raise SettingsError(f"retry_smaller = {new.retry_smaller}")
+        if not 0 <= new.state_megabytes <= 10**6:
+            raise SettingsError(f"state_megabytes = {new.state_megabytes}")
         return new
 
 

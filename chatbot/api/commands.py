@@ -65,7 +65,7 @@ def ask(
     settings = ConversationSettings(model=model, scope=documents, filter=_filter(collection))
     conversation = services.incognito.create(settings)
     try:
-        message = services.answers.ask(conversation.id, question).wait()
+        message = services.answers.ask(conversation.id, question).last()
     finally:
         services.incognito.purge(conversation.id)
     if message.error:

@@ -21,7 +21,14 @@ from chatbot.chat import prompt as prompts
 from chatbot.chat.citations import keep_real_citations, numbers_of, split_thinking
 from chatbot.chat.history import History
 from chatbot.chat.reply import Reply
-from chatbot.errors import Busy, Cancelled, ChatbotError, DiskFullError, EngineError
+from chatbot.errors import (
+    Busy,
+    Cancelled,
+    ChatbotError,
+    DiskFullError,
+    EngineError,
+    OutOfMemory,
+)
 from chatbot.i18n import N_, translate
 from chatbot.text import language_of
 from chatbot.types import (
@@ -29,6 +36,7 @@ from chatbot.types import (
     Delta,
     Engine,
     GenerationOptions,
+    Language,
     Message,
     MessageState,
     Phase,
@@ -68,6 +76,18 @@ class Findings:
 
 Find = Callable[[str, SearchFilter], Findings]
 EngineFor = Callable[[str | None], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Otherwise:
+    """How to answer other than the conversation's settings say: the engine, and what to say of it."""
+
+    engine: Callable[[], Engine]
+    notice: Callable[[Language], str]
+
+
+Instead = Callable[[OutOfMemory], Otherwise | None]
+"""What to do at once when memory ran out; None to leave it to the person."""
 FilesReady = Callable[[str], bool]
 """Whether every file attached to that conversation has been read."""
 
@@ -82,12 +102,14 @@ class Answers:
         engine_for: EngineFor,
         style: Callable[[], str],
         files_ready: FilesReady = lambda _conversation_id: True,
+        instead: Instead = lambda _error: None,
     ) -> None:
         self._history_of = history_of
         self._find = find
         self._engine_for = engine_for
         self._style = style
         self._files_ready = files_ready
+        self._instead = instead
         self._running: dict[str, Reply] = {}
         self._lock = threading.Lock()
 
@@ -112,12 +134,14 @@ class Answers:
             asked = history.add(conversation_id, old.parent_id, "user", question.strip())
             return self._begin(history, asked)
 
-    def regenerate(self, conversation_id: str, message_id: str) -> Reply:
-        """Answer the same question once more, beside the old answer."""
+    def regenerate(
+        self, conversation_id: str, message_id: str, otherwise: Otherwise | None = None
+    ) -> Reply:
+        """Answer the same question once more, beside the old answer; `otherwise` than the settings say."""
         history = self._history_of(conversation_id)
         with self._only_one(conversation_id):
             asked = history.message(history.message(message_id).parent_id or "")
-            return self._begin(history, asked)
+            return self._begin(history, asked, otherwise)
 
     def running(self, conversation_id: str) -> Reply | None:
         """The answer being written in that conversation, if any."""
@@ -148,27 +172,34 @@ class Answers:
                 raise Busy(waiting=1)
             yield
 
-    def _begin(self, history: History, asked: Message) -> Reply:
+    def _begin(self, history: History, asked: Message, otherwise: Otherwise | None = None) -> Reply:
         message = history.add(asked.conversation_id, asked.id, "assistant", "", state="writing")
         reply = Reply(message, asked.text)
         self._running[asked.conversation_id] = reply
         threading.Thread(
-            target=self._run, args=(history, asked, reply), name="answer", daemon=True
+            target=self._run, args=(history, asked, reply, otherwise), name="answer", daemon=True
         ).start()
         return reply
 
-    def _run(self, history: History, asked: Message, reply: Reply) -> None:
+    def _run(
+        self, history: History, asked: Message, reply: Reply, otherwise: Otherwise | None
+    ) -> None:
         try:
-            self._write(history, asked, reply)
+            self._write(history, asked, reply, otherwise)
             state: MessageState = "stopped" if reply.stopped else "complete"
             self._finish(history, reply, replace(reply.message, state=state))
         except Cancelled:
             self._finish(history, reply, replace(reply.message, state="stopped"))
         except Exception as error:  # noqa: BLE001  shown on the page: an answer must never vanish
             failed = replace(reply.message, state="failed", error=_told(error).to_json())
-            self._finish(history, reply, failed)
+            instead = None
+            if isinstance(error, OutOfMemory) and not reply.stopped:
+                instead = self._instead(error)
+            self._finish(history, reply, failed, instead)
 
-    def _finish(self, history: History, reply: Reply, message: Message) -> None:
+    def _finish(
+        self, history: History, reply: Reply, message: Message, instead: Otherwise | None = None
+    ) -> None:
         text = keep_real_citations(message.text, numbers_of(message.sources))
         message = replace(message, text=text)
         message = replace(message, support=_support(message))
@@ -180,11 +211,22 @@ class Answers:
             message = replace(message, error=message.error or told.to_json())
         with self._lock:
             self._running.pop(message.conversation_id, None)
+            if instead:  # what was written stays, and the next version stands beside it
+                try:
+                    asked = history.message(message.parent_id or "")
+                    reply.followed_by = self._begin(history, asked, instead)
+                except ChatbotError as error:  # disk full: the person can still try it by hand
+                    log.warning("not tried again: %s", error.code)
         reply.update(phase="done", message=message)
 
-    def _write(self, history: History, asked: Message, reply: Reply) -> None:
+    def _write(
+        self, history: History, asked: Message, reply: Reply, otherwise: Otherwise | None
+    ) -> None:
         conversation = history.conversation(asked.conversation_id)
         settings = conversation.settings
+        choose = otherwise.engine if otherwise else partial(self._engine_for, settings.model)
+        if otherwise:
+            _notice(reply, otherwise.notice(language_of(asked.text)))
         before = history.branch(conversation.id)
         before = before[: next(i for i, m in enumerate(before) if m.id == asked.id)]
 
@@ -193,10 +235,10 @@ class Answers:
         if settings.scope != "none":
             self._await_files(conversation.id, reply)
             reply.update(phase="searching")
-            wanted = self._standalone(conversation, asked, before, reply)
+            wanted = self._standalone(conversation, asked, before, reply, choose)
             if wanted != asked.text:
                 said = translate(SEARCHED_WITH, language_of(asked.text)).format(question=wanted)
-                reply.update(message=replace(reply.message, notices=(said,)))
+                _notice(reply, said)
             chosen = replace(settings.filter, conversation=conversation.id)
             findings = self._find(wanted, chosen)
             sources = prompts.sources_from(findings.results)
@@ -208,7 +250,7 @@ class Answers:
         _end_if_stopped(reply)
 
         reply.update(phase="loading")
-        engine = _unless_stopped(reply, partial(self._engine_for, settings.model))
+        engine = _unless_stopped(reply, choose)
         _end_if_stopped(reply)
         info = engine.info
         if info.backend == "extractive" and not sources:
@@ -218,7 +260,7 @@ class Answers:
             asked.text,
             sources,
             before,
-            scope=settings.scope if sources else "none",
+            scope=settings.scope,
             system_prompt=settings.system_prompt,
             style=self._style(),
             context=info.context,
@@ -236,7 +278,8 @@ class Answers:
                 model=info.model,
             ),
         )
-        options = settings.options
+        kept_for = "" if conversation.incognito else conversation.id
+        options = replace(settings.options, conversation=kept_for)
         if info.context:
             room = max(info.context - built.tokens, 1)
             options = replace(options, max_tokens=min(options.max_tokens, room))
@@ -251,7 +294,12 @@ class Answers:
             time.sleep(0.2)
 
     def _standalone(
-        self, conversation: Conversation, asked: Message, before: Sequence[Message], reply: Reply
+        self,
+        conversation: Conversation,
+        asked: Message,
+        before: Sequence[Message],
+        reply: Reply,
+        choose: Callable[[], Engine],
     ) -> str:
         """What to search: a follow-up with what it leaves out, by the model that will answer, else by rules."""
         by_rules = follow_up.standalone(asked.text, before)
@@ -259,7 +307,7 @@ class Answers:
             return by_rules
         settings = conversation.settings
         reply.update(phase="loading")
-        engine = _unless_stopped(reply, partial(self._engine_for, settings.model))
+        engine = _unless_stopped(reply, choose)
         reply.update(phase="searching")
         if engine.info.backend == "extractive":
             return by_rules
@@ -331,6 +379,10 @@ def _phase(reply: Reply, delta: Delta) -> Phase:
     if delta.queue_place is not None:
         return "queued"
     return "reading"
+
+
+def _notice(reply: Reply, said: str) -> None:
+    reply.update(message=replace(reply.message, notices=_once(reply.message.notices, said)))
 
 
 def _end_if_stopped(reply: Reply) -> None:

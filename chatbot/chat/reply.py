@@ -21,6 +21,8 @@ class Reply:
     def __init__(self, message: Message, question: str) -> None:
         self.question = question
         self.started_at = time.time()
+        self.followed_by: Reply | None = None
+        """The next try at the same question, begun at once when memory had run out; set before `done`."""
         self._message = message
         self._phase: Phase = "queued"
         self._progress: float | None = None
@@ -56,6 +58,11 @@ class Reply:
                 self.watch()
                 self._changed.wait(min(left, _WATCH_SECONDS))
         return self._message
+
+    def last(self) -> Message:
+        """The finished message of the last try at this question."""
+        message = self.wait()
+        return self.followed_by.last() if self.followed_by else message
 
     def stop(self) -> None:
         """End the answer here and keep what was written."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from chatbot.engines.base import EngineSpec
-from chatbot.engines.worker import EngineWorker, Line, Observer
-from chatbot.types import EngineInfo
+from chatbot.engines.worker import EngineWorker, Exhausted, Line, Observer, States
+from chatbot.types import EngineInfo, Tuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,22 @@ class EngineHost:
     A worker that lost its place to another model loads again by itself when it is asked.
     """
 
-    def __init__(self, observe: Observer | None = None) -> None:
-        """`observe` hears after each load and each answer of a model what its process takes."""
+    def __init__(
+        self,
+        observe: Observer | None = None,
+        exhausted: Exhausted | None = None,
+        tuned: Callable[[EngineSpec, Tuned], None] | None = None,
+        states: States = lambda: ("", 0),
+    ) -> None:
+        """`observe` hears after each load and each answer of a model what its process takes.
+
+        `exhausted` hears when memory ran out under one, and may add to the error what would help;
+        `tuned` what a measurement of the loaded model found; `states` tells where what was read is kept.
+        """
         self._observe = observe
+        self._exhausted = exhausted
+        self._tuned = tuned
+        self._states = states
         self._line = Line()
         self._lock = threading.Lock()
         self._workers: dict[EngineSpec, EngineWorker] = {}
@@ -57,7 +71,15 @@ class EngineHost:
         with self._lock:
             worker = self._workers.get(spec)
             if worker is None:
-                worker = EngineWorker(spec, self._line, self._make_room, self._observe)
+                worker = EngineWorker(
+                    spec,
+                    self._line,
+                    self._make_room,
+                    self._observe,
+                    self._exhausted,
+                    self._tuned,
+                    self._states,
+                )
                 self._workers[spec] = worker
             return worker
 
@@ -91,6 +113,11 @@ class EngineHost:
         """Whether a model is loading, answering or has questions waiting."""
         return not self._line.idle
 
+    def tune(self) -> Tuned | None:
+        """Measure what suits the loaded model on this PC; None as `EngineWorker.tune` says."""
+        loaded = self.loaded
+        return self.worker(loaded.spec).tune() if loaded else None
+
     def unload(self) -> None:
         """Give the model's memory back, once the answers that run or wait are written."""
         with self._line.turn():
@@ -105,6 +132,11 @@ class EngineHost:
             return False
         self.unload()
         return True
+
+    def forget(self, conversations: Collection[str] | None) -> None:
+        """Keep nothing more on disk of these conversations; None: of all."""
+        for worker in self._all():
+            worker.forget(conversations)
 
     def close(self) -> None:
         """End every process now; for the end of Hearth."""

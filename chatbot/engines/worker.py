@@ -12,14 +12,24 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any, Protocol
 
-from chatbot.child import Child, Event, Request, serve
+from chatbot.child import Child, Event, Handler, Request, serve
 from chatbot.engines.base import Cancelled, EngineSpec
-from chatbot.errors import BrokenModel, Busy, ChatbotError, ChildDied, EngineError, OutOfMemory
+from chatbot.engines.exhaustion import Witness, names_memory, place_of
+from chatbot.errors import (
+    BrokenModel,
+    Busy,
+    ChatbotError,
+    ChildDied,
+    ChildError,
+    EngineError,
+    MemoryPhase,
+    OutOfMemory,
+)
 from chatbot.hardware.process import allocated_on_gpu, peak, resident
 from chatbot.i18n import N_
 from chatbot.types import (
@@ -29,6 +39,7 @@ from chatbot.types import (
     GenerationStats,
     Growth,
     Source,
+    Tuned,
     Turn,
 )
 
@@ -41,6 +52,11 @@ START_WITHIN = 120.0
 """Importing torch from a slow disk takes this long at worst."""
 LOAD_SECONDS = 1800.0
 COUNT_SECONDS = 60.0
+KEEP_SECONDS, LAST_SECONDS = 3.0, 0.8
+"""To write what was read before a model is unloaded, and before Hearth ends."""
+REST_SECONDS = 20.0
+"""Without a question, until what was read is written: whoever goes on has mostly asked again by then."""
+DETAIL_LENGTH = 300
 _CRASHES = frozenset(["SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE"])
 _QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -48,6 +64,7 @@ _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "GGML_NO_BACKTRACE": "1",  # llama.cpp would call a debugger before it ends: slow, and without memory in vain
 }
 
 
@@ -62,6 +79,11 @@ class Line:
     @property
     def idle(self) -> bool:
         return not self._tickets
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for the one whose turn it is."""
+        return len(self._tickets) > 1
 
     def join(self, *, always: bool = False) -> object:
         """A ticket for the end of the line. Raises Busy when it is full, unless `always`."""
@@ -110,7 +132,9 @@ class EngineWorker:
     It loads with the first use and again after the child died or `unload`. Errors of the child arrive
     as ChildDied, ChildHung (within ten seconds), OutOfMemory, ContextOverflow, BrokenModel, …;
     the next call works on a fresh process. `make_room` runs before each load, in this worker's turn;
-    `observe` hears after each load and each answer what the process takes.
+    `observe` hears after each load and each answer what the process takes; `exhausted` hears of each
+    OutOfMemory before it is raised, when the process is gone, and may add what would help; `tuned` hears
+    what `tune` measured.
     """
 
     def __init__(
@@ -119,6 +143,9 @@ class EngineWorker:
         line: Line | None = None,
         make_room: Callable[[EngineWorker], None] | None = None,
         observe: Observer | None = None,
+        exhausted: Exhausted | None = None,
+        tuned: Callable[[EngineSpec, Tuned], None] | None = None,
+        states: States = lambda: ("", 0),
     ) -> None:
         self.spec = spec
         self.loaded_at = 0.0
@@ -127,6 +154,9 @@ class EngineWorker:
         self._line = line or Line()
         self._make_room = make_room
         self._observe = observe
+        self._exhausted = exhausted
+        self._tuned = tuned
+        self._states = states
         self._child = self._new_child()
         self._loaded_pid: int | None = None
         self._info: EngineInfo | None = None
@@ -190,18 +220,19 @@ class EngineWorker:
                 "spec": asdict(self.spec),
                 "turns": self._packed(turns),
                 "options": asdict(options),
+                "states": self._states(),
             }
-            with contextlib.closing(self._child.stream("stream", params, ticks=True)) as frames:
+            call = self._child.stream("stream", params, ticks=True)
+            with self._memory_told("prefill") as witness, contextlib.closing(call) as frames:
                 for frame, _ in frames:
                     if frame:
                         growth = frame.pop("growth", None)
                         delta = _delta(frame)
                         if growth and self._observe:
                             self._observe(self, Growth(**growth), delta.stats)
+                        if delta.text or delta.progress == 1.0:
+                            witness.phase = "decode"
                         yield delta
-        except OutOfMemory:
-            self._end_child()
-            raise
         finally:
             self.last_used = time.time()
             self._line.leave(ticket)
@@ -216,13 +247,33 @@ class EngineWorker:
             self.load()
             child = self._child
             try:
-                frame, _ = child.call("count", asked, timeout=COUNT_SECONDS)
+                with self._memory_told("prefill"):
+                    frame, _ = child.call("count", asked, timeout=COUNT_SECONDS)
             except ChildDied:
                 if child is self._child:
                     raise
                 continue  # unloaded in between
             if frame["tokens"] is not None:
                 return int(frame["tokens"])
+
+    def tune(self) -> Tuned | None:
+        """Measure on the loaded model which threads, batch and attention suit it; the next load may use them.
+
+        Takes its turn in the line and gives up at once when a question comes. None then, where no model
+        of llama.cpp is loaded, and where other programs keep the processor busy.
+        """
+        with self._line.turn():
+            if not self.loaded or self.spec.backend != "llama_cpp":
+                return None
+            told: Event = {}
+            with contextlib.closing(self._child.stream("tune", ticks=True)) as frames:
+                for told, _ in frames:  # noqa: B007 - the last one tells
+                    if self._line.awaited:
+                        return None
+            tuned = Tuned(**told["tuned"]) if told["tuned"] else None
+        if tuned and self._tuned:
+            self._tuned(self.spec, tuned)
+        return tuned
 
     def unload(self) -> None:
         """Give the memory back after the answers that run or wait; the next use loads again."""
@@ -231,12 +282,28 @@ class EngineWorker:
 
     def free(self) -> None:
         """Give the memory back at once. Only for the holder of the line's turn."""
+        self._keep(KEEP_SECONDS)
         self._end_child()
 
     def close(self) -> None:
         """End the process now, also in the middle of an answer; the worker cannot be used again."""
         self._closed = True
+        if self.idle:
+            self._keep(LAST_SECONDS)
         self._child.close()
+
+    def forget(self, conversations: Collection[str] | None) -> None:
+        """Keep nothing more of these conversations on disk; None: of all."""
+        if self.loaded:
+            asked = {"conversations": None if conversations is None else list(conversations)}
+            with contextlib.suppress(ChildError):  # what it held went with it
+                self._child.call("forget", asked, timeout=COUNT_SECONDS)
+
+    def _keep(self, seconds: float) -> None:
+        """Have what was read written to disk, if that is not done yet and takes no longer."""
+        if self.loaded and self._states()[0]:
+            with contextlib.suppress(ChildError):  # then it is read again
+                self._child.call("keep", {"seconds": seconds}, timeout=seconds)
 
     def _loading(self) -> Iterator[None]:
         """Load in this worker's turn; yields while it lasts, and closing it gives the load up."""
@@ -245,11 +312,10 @@ class EngineWorker:
         if self._make_room:
             self._make_room(self)
         start = time.monotonic()
-        call = self._child.stream(
-            "load", {"spec": asdict(self.spec)}, timeout=LOAD_SECONDS, ticks=True
-        )
+        asked = {"spec": asdict(self.spec), "states": self._states()}
+        call = self._child.stream("load", asked, timeout=LOAD_SECONDS, ticks=True)
         try:
-            with contextlib.closing(call) as frames:
+            with self._memory_told("load"), contextlib.closing(call) as frames:
                 for frame, _ in frames:
                     if "tick" in frame:
                         yield
@@ -268,6 +334,42 @@ class EngineWorker:
         if self._observe:
             self._observe(self, growth, None)
 
+    @contextlib.contextmanager
+    def _memory_told(self, phase: MemoryPhase) -> Iterator[Witness]:
+        """Every end for want of memory in here becomes OutOfMemory; the process and its memory are gone by then."""
+        child = self._child
+        with Witness(lambda: child.pid, phase, gpus=self.spec.gpu_layers != 0) as witness:
+            try:
+                yield witness
+            except (OutOfMemory, ChildDied) as error:
+                cause, said = str(error.values.get("detail", "")), ""
+                if isinstance(error, ChildDied):
+                    said = child.last_words()
+                    if not witness.ran_out(cause, said):
+                        raise
+                witness.look()
+                pid = child.pid
+                if child is self._child:
+                    self._end_child()
+                told = self._told(witness.phase, cause, said)
+                told.add(freed=witness.freed(pid))
+                if self._exhausted:
+                    self._exhausted(self, told)
+                raise told from error
+
+    def _told(self, phase: MemoryPhase, cause: str, said: str) -> OutOfMemory:
+        named = next((line for line in said.splitlines() if names_memory(line)), "")
+        detail = f"{cause}: {named}" if named else cause
+        # Libraries that do not say whose memory it was use the graphics card's where they can.
+        on_gpu = self.spec.gpu_layers != 0 and (not detail or place_of(detail) == "gpu")
+        return OutOfMemory(
+            detail[:DETAIL_LENGTH],
+            name=self.spec.title,
+            model_id=self.spec.model_id,
+            phase=phase,
+            place="gpu" if on_gpu else "ram",
+        )
+
     def _end_child(self) -> None:
         self._child.close()
         self._loaded_pid = None
@@ -282,6 +384,7 @@ class EngineWorker:
             environment=_QUIET,
             hung_after=HUNG_AFTER,
             start_within=START_WITHIN,
+            keep_words=True,
         )
 
     def _packed(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
@@ -290,8 +393,12 @@ class EngineWorker:
         return [{"role": turn.role, "text": turn.text} for turn in turns]
 
 
+Exhausted = Callable[[EngineWorker, OutOfMemory], None]
+"""Told by a worker that memory ran out under it, once its process has ended."""
 Observer = Callable[[EngineWorker, Growth, GenerationStats | None], None]
 """Told by a worker what its process takes by now, after an answer with that answer's stats."""
+States = Callable[[], tuple[str, int]]
+"""The folder for what was read and the bytes it may take; ("", 0) keeps nothing."""
 
 
 def _delta(frame: Event) -> Delta:
@@ -302,6 +409,18 @@ def _delta(frame: Event) -> Delta:
 
 
 # --- the child's side -----------------------------------------------------------------------
+
+
+class Recall(Protocol):
+    """What an engine keeps on disk of what it read."""
+
+    def use(self, folder: str, limit: int) -> None: ...
+
+    def keep(self, within: float = ...) -> None: ...
+
+    def settle(self) -> None: ...
+
+    def forget(self, conversations: Collection[str] | None) -> None: ...
 
 
 class Loaded(Protocol):
@@ -332,22 +451,52 @@ class _Room:
     def __init__(self) -> None:
         self._engine: Loaded | None = None
         self._before = 0
+        self._grown_by_tuning = False
 
     def load(self, request: Request) -> Event:
-        with _named_errors(request.params["spec"]):
+        with _named_errors():
             return {**asdict(self._ready(request).info), "growth": self._growth()}
 
     def stream(self, request: Request) -> Event:
         turns = _turns(request)
         options = request.params["options"]
         options = GenerationOptions(**{**options, "stop": tuple(options["stop"])})
-        with _named_errors(request.params["spec"]):
+        with _named_errors():
             for delta in self._ready(request).stream(turns, options, lambda: request.cancelled):
                 frame = _packed_delta(delta)
-                if delta.stats is not None:
+                if delta.stats is not None and not self._grown_by_tuning:
                     frame["growth"] = self._growth()
                 request.event(frame)
         return {}
+
+    def keep(self, request: Request) -> Event:
+        if self._recall:
+            self._recall.keep(within=request.params["seconds"])
+            self._recall.settle()
+        return {}
+
+    def forget(self, request: Request) -> Event:
+        if self._recall:
+            self._recall.forget(request.params["conversations"])
+        return {}
+
+    def rest(self) -> None:
+        if self._recall:
+            self._recall.keep()
+
+    @property
+    def _recall(self) -> Recall | None:
+        return getattr(self._engine, "recall", None)
+
+    def tune(self, request: Request) -> Event:
+        engine = self._engine
+        if engine is None or not hasattr(engine, "tune"):
+            return {"tuned": None}
+        self._grown_by_tuning = True  # from now on the peak is not the conversation's
+        tuned = engine.tune(
+            lambda done: request.event({"progress": done}), lambda: request.cancelled
+        )
+        return {"tuned": asdict(tuned) if tuned else None}
 
     def count(self, request: Request) -> Event:
         # Never loads: only the holder of a turn may, and this runs beside the turns.
@@ -355,7 +504,8 @@ class _Room:
         if engine is None:
             return {"tokens": None}
         thinking = request.params["thinking"]
-        return {"tokens": engine.count_tokens(_turns(request), thinking=thinking)}
+        with _named_errors():
+            return {"tokens": engine.count_tokens(_turns(request), thinking=thinking)}
 
     def _ready(self, request: Request) -> Loaded:
         if self._engine is None:
@@ -364,6 +514,8 @@ class _Room:
             self._before = resident()
             self._engine = getattr(import_module(module), name)(spec)
         assert self._engine is not None
+        if self._recall:
+            self._recall.use(*request.params["states"])
         return self._engine
 
     def _growth(self) -> Event:
@@ -391,16 +543,22 @@ def _packed_delta(delta: Delta) -> Event:
 
 
 @contextlib.contextmanager
-def _named_errors(spec: dict[str, Any]) -> Iterator[None]:
+def _named_errors() -> Iterator[None]:
+    """Whatever the engine raises as a ChatbotError; what says that memory ran out as OutOfMemory."""
     try:
         yield
-    except ChatbotError:
+    except OutOfMemory:
         raise
-    except MemoryError as error:
-        raise OutOfMemory(name=EngineSpec(**spec).title) from error
+    except ChatbotError as error:  # such as a file that could not be mapped, said to be broken
+        if names_memory(str(error.values.get("detail", ""))):
+            raise OutOfMemory(error.values["detail"]) from error
+        raise
     except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        if names_memory(said):
+            raise OutOfMemory(said[:DETAIL_LENGTH]) from error
         log.exception("the engine failed")
-        raise EngineError(f"{type(error).__name__}: {error}") from error
+        raise EngineError(said) from error
 
 
 def main() -> None:
@@ -411,7 +569,15 @@ def main() -> None:
             with contextlib.suppress(ImportError):  # said as MissingBackend by the engine's load
                 import_module(library)
     room = _Room()
-    serve({"load": room.load, "stream": room.stream, "count": room.count}, beside=("count",))
+    handlers: dict[str, Handler] = {
+        "load": room.load,
+        "stream": room.stream,
+        "count": room.count,
+        "tune": room.tune,
+        "keep": room.keep,
+        "forget": room.forget,
+    }
+    serve(handlers, beside=("count", "forget"), at_rest=(REST_SECONDS, room.rest))
 
 
 if __name__ == "__main__":

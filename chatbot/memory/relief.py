@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from chatbot.errors import ChatbotError, MemoryPhase, MemoryPlace
+from chatbot.errors import ChatbotError, MemoryPhase, MemoryPlace, OutOfMemory
 from chatbot.hardware.detect import Installed
 from chatbot.i18n import N_, figure, filled, translate
 from chatbot.memory.facts import ModelFacts
@@ -92,6 +92,11 @@ class Cure:
         """What it costs the person."""
         return translate(PRICES[self.kind], language)
 
+    def notice(self, language: Language) -> str:
+        """What an answer says that was written so."""
+        words = translate(N_("Memory had run out, so this was changed. {change}."), language)
+        return words.format(change=self.text(language))
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -114,6 +119,11 @@ class Other:
     name: str
     same: bool = False
     type: str = ""
+
+
+def cures_of(error: OutOfMemory) -> tuple[Cure, ...]:
+    """What would help after that error, the least harm first; empty where nobody worked it out."""
+    return tuple(Cure.from_dict(one) for one in error.values.get("cures", ()))
 
 
 def quotes(model_id: str) -> Cure:
