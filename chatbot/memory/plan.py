@@ -290,6 +290,11 @@ def _notes(
             N_("{name} has only {free} of {total} GB free."),
             {"name": gpu.name, "free": gpu.free / GB, "total": gpu.total / GB},
         )
+        if way.backend == "transformers" and len(space.cards) > 1:
+            yield Note(
+                N_("transformers uses one GPU here; a GGUF is shared by the {count} of this PC."),
+                {"count": len(space.cards)},
+            )
     total = sum(gpu.total for gpu in seat.cards)
     taken = total - sum(gpu.free for gpu in seat.cards)
     if taken >= WORTH_SAYING and not space.unified:
