@@ -153,6 +153,36 @@ def _answers() -> None:
     )
     if minutes != settings.idle_unload_minutes:
         _change(idle_unload_minutes=int(minutes))
+    _states()
+
+
+def _states() -> None:
+    settings = services().settings
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        megabytes = st.number_input(
+            _("Keep what the model has read on disk (MB)"),
+            0,
+            10**6,
+            settings.state_megabytes,
+            500,
+            key="state-megabytes",
+            help=_("0 keeps nothing. Hearth never takes more than a tenth of what is free."),
+            width=320,
+        )
+        if megabytes != settings.state_megabytes:
+            _change(state_megabytes=int(megabytes))
+        used = services().states.used()
+        if st.button(
+            _("Clear"), icon=":material/delete_sweep:", key="clear-states", disabled=not used
+        ):
+            services().forget_states()
+            st.rerun()
+    st.caption(
+        _(
+            "Now {size}. A conversation that you come back to goes on at once, instead of being read from"
+            " the start. What is kept of a conversation is deleted with it; of an incognito one nothing is kept."
+        ).format(size=size(used))
+    )
 
 
 # --- search by meaning ----------------------------------------------------------------------
