@@ -153,6 +153,7 @@ def _answers() -> None:
     )
     if minutes != settings.idle_unload_minutes:
         _change(idle_unload_minutes=int(minutes))
+    _when_memory_runs_out()
     _states()
 
 
@@ -173,7 +174,7 @@ def _states() -> None:
             _change(state_megabytes=int(megabytes))
         used = services().states.used()
         if st.button(
-            _("Clear"), icon=":material/delete_sweep:", key="clear-states", disabled=not used
+            _("Clear now"), icon=":material/delete_sweep:", key="clear-states", disabled=not used
         ):
             services().forget_states()
             st.rerun()
@@ -183,6 +184,28 @@ def _states() -> None:
             " the start. What is kept of a conversation is deleted with it; of an incognito one nothing is kept."
         ).format(size=size(used))
     )
+
+
+def _when_memory_runs_out() -> None:
+    chosen = services().settings.retry_smaller
+    words = {"ask": _("Ask me what to do"), "automatic": _("Go on by itself")}
+    wanted = st.segmented_control(
+        _("When memory runs out"),
+        list(words),
+        default=chosen,
+        required=True,
+        format_func=words.__getitem__,
+        key=_key("retry-smaller"),
+    )
+    st.caption(
+        _("The answer stops, what was written stays, and the ways to go on stand below it.")
+        if wanted == "ask"
+        else _(
+            "Hearth tries again at once in the way that harms least, and the answer says what was changed."
+        )
+    )
+    if wanted != chosen:
+        _change(retry_smaller=wanted)
 
 
 # --- search by meaning ----------------------------------------------------------------------
