@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
 
 import streamlit as st
 
 from chatbot.chat.history import error_text
 from chatbot.hardware.monitor import Sample
-from chatbot.hardware.process import name_of
-from chatbot.hardware.samples_file import csv_of
 from chatbot.markup import literal
 from chatbot.services import services
 from chatbot.types import Gpu, Hardware
-from widgets import chart, loaded_model, loads, meter, this_pc_speed
-from widgets.words import _, decimal, language, moment, plural, size
+from widgets import graphics_cards, loaded_model, loads, meter, over_time, this_pc_speed
+from widgets.words import _, language, moment, plural, size
 
-_SHORT_SECONDS, _LONG_SECONDS = 300, 3600
+_REMEMBERED_SECONDS = 3600
 _NOTEWORTHY_SWAP = 500_000_000
-_PROGRAMS = 5
+_NOTEWORTHY_PROGRAM = 200_000_000
+_PROGRAMS = 4
 _POLL_SECONDS = 2.0
 
 # What a person may have read about, and the flags that mean it.
@@ -44,9 +44,10 @@ def main() -> None:
     )
     hardware = services().hardware()
     _verdict(hardware)
-    _now()
+    _loaded()
     _last_out_of_memory()
-    _over_time()
+    _now()
+    over_time.show()
     st.subheader(_("Memory: predicted and measured"), anchor=False)
     loads.last()
     st.subheader(_("How fast it is"), anchor=False)
@@ -82,6 +83,15 @@ def _verdict(hardware: Hardware) -> None:
             ),
             icon=":material/bolt:",
         )
+    elif len(hardware.gpus) > 1:
+        st.success(
+            _("{cards} with {memory} together; the largest alone has {largest}.").format(
+                cards=plural("{count} graphics card", "{count} graphics cards", len(hardware.gpus)),
+                memory=meter.memory(sum(g.total for g in hardware.gpus)),
+                largest=meter.memory(gpu.total),
+            ),
+            icon=":material/bolt:",
+        )
     else:
         st.success(
             _("{gpu} with {memory}: models that fit there answer fastest.").format(
@@ -92,37 +102,10 @@ def _verdict(hardware: Hardware) -> None:
 
 
 @st.fragment(run_every=_POLL_SECONDS)
-def _now() -> None:
-    sample = services().monitor.latest()
+def _loaded() -> None:
     with st.container(border=True, gap="small"):
         loaded_model.show("hardware")
         loads.in_memory()
-        meter.shares(_("Memory"), sample.ram_total, sample.ram_available, sample.hearth)
-        for gpu in sample.gpus:
-            if gpu.kind != "mps":  # its memory is the one above
-                meter.shares(gpu.name, gpu.total, gpu.free, gpu.used_by_hearth)
-            st.caption(" · ".join(_gpu_state(gpu)))
-            if programs := _programs(gpu):
-                st.caption(programs)
-        for gone in _vanished(sample):
-            st.caption(
-                ":orange[:material/warning: "
-                + _("{gpu} no longer answers; the driver may be restarting it.").format(
-                    gpu=literal(gone.name)
-                )
-                + "]"
-            )
-        if sample.cores:
-            meter.cores(sample.cores)
-        st.caption(" · ".join(_swap_and_disk(sample)))
-        if sample.swap_used > _NOTEWORTHY_SWAP:
-            st.caption(
-                ":orange[:material/info: "
-                + _("{size} are swapped to the disk; a loaded model may answer slowly.").format(
-                    size=meter.memory(sample.swap_used)
-                )
-                + "]"
-            )
         if st.button(
             _("Free memory"),
             key="free-memory",
@@ -134,73 +117,84 @@ def _now() -> None:
             st.rerun()
 
 
-def _gpu_state(gpu: Gpu) -> list[str]:
-    parts = [literal(gpu.name)] if gpu.kind == "mps" else []
-    if gpu.load is not None:
-        parts.append(_("load {percent} %").format(percent=decimal(gpu.load, 0)))
-    if gpu.temperature is not None:
-        parts.append(f"{decimal(gpu.temperature, 0)} °C")
-    if gpu.power is not None:
-        of = f" / {decimal(gpu.power_limit, 0)}" if gpu.power_limit else ""
-        parts.append(f"{decimal(gpu.power, 0)}{of} W")
-    if gpu.clock:
-        parts.append(f"{decimal(gpu.clock, 0)} MHz")
-    if gpu.memory_clock:
-        parts.append(_("memory {clock} MHz").format(clock=decimal(gpu.memory_clock, 0)))
-    if gpu.pcie:
-        parts.append(f"PCIe {gpu.pcie[0]} ×{gpu.pcie[1]}")
-    if gpu.driver:
-        parts.append(_("driver {version}").format(version=literal(gpu.driver)))
-    if gpu.cuda:
-        parts.append(f"CUDA {literal(gpu.cuda)}")
-    if gpu.kind == "mps":
-        parts.append(_("macOS tells its power to administrators only"))
-    elif gpu.used_by_hearth is None:
-        parts.append(_("the driver does not tell which program uses how much"))
-    return parts
+@st.fragment(run_every=_POLL_SECONDS)
+def _now() -> None:
+    monitor = services().monitor
+    sample = monitor.latest()
+    with st.container(border=True, gap="small"):
+        pool = _("Memory of processor and graphics") if _unified(sample) else _("Memory")
+        meter.shares(pool, sample.ram_total, sample.ram_available, sample.hearth, _holders(sample))
+        if sample.gpus:
+            graphics_cards.show(sample.gpus)
+        for gone, at in _vanished(sample):
+            _warn(
+                _("{gpu} has not answered since {time}; the driver may be restarting it.").format(
+                    gpu=literal(gone.name), time=time.strftime("%H:%M", time.localtime(at))
+                )
+            )
+        meter.cores(sample.cpu, sample.cores)
+        _disk(sample)
+        if sample.swap_used > _NOTEWORTHY_SWAP:
+            _warn(
+                _("{size} are swapped to the disk; a loaded model may answer slowly.").format(
+                    size=meter.memory(sample.swap_used)
+                )
+            )
 
 
-def _programs(gpu: Gpu) -> str:
-    """The programs that hold most of the card, as far as the driver tells."""
-    told = [
-        ("Hearth" if program.ours else literal(name_of(program.pid)), program.memory)
-        for program in gpu.programs
-        if program.memory
-    ]
-    return " · ".join(f"{name} {meter.memory(held)}" for name, held in told[:_PROGRAMS] if held)
+def _warn(words: str) -> None:
+    st.caption(f":orange[:material/warning: {words}]")
 
 
-def _vanished(sample: Sample) -> list[Gpu]:
-    """Cards that were there within the last minutes and are not now."""
-    there = {(gpu.kind, gpu.index) for gpu in sample.gpus}
-    earlier = {
-        (gpu.kind, gpu.index): gpu
-        for one in services().monitor.series(_SHORT_SECONDS)
-        for gpu in one.gpus
+def _unified(sample: Sample) -> bool:
+    return any(gpu.kind == "mps" for gpu in sample.gpus)
+
+
+def _holders(sample: Sample) -> list[str]:
+    """Which parts of Hearth and which other programs hold most of the memory."""
+    names = {
+        "app": _("this page and its server"),
+        "model": _("model"),
+        "index": _("search"),
+        "documents": _("reading documents"),
+        "jobs": _("other work"),
     }
-    return [gpu for card, gpu in earlier.items() if card not in there]
-
-
-def _swap_and_disk(sample: Sample) -> list[str]:
-    words = []
+    parts = sorted(sample.parts, key=lambda part: -part[1])
+    ours = [f"{names[part]} {meter.memory(held)}" for part, held in parts]
+    others = [
+        f"{name} {meter.memory(held)}"
+        for name, held in services().monitor.others(_PROGRAMS)
+        if held > _NOTEWORTHY_PROGRAM
+    ]
+    lines = [f"Hearth: {' · '.join(ours)}"] if len(ours) > 1 else []
+    if others:
+        lines.append(_("Other programs") + ": " + " · ".join(others))
     if sample.swap_total:
-        words.append(
+        lines.append(
             _("Swap {used} of {total}").format(
                 used=meter.memory(sample.swap_used), total=meter.memory(sample.swap_total)
             )
         )
-    if sample.disk_total:
-        words.append(
-            _("Disk: {free} of {total} free").format(
-                free=size(sample.disk_free), total=size(sample.disk_total)
-            )
-        )
-    words.append(
-        _("reading {read}/s, writing {written}/s").format(
-            read=size(sample.disk_read), written=size(sample.disk_written)
-        )
+    return lines
+
+
+def _vanished(sample: Sample) -> list[tuple[Gpu, float]]:
+    """Cards that were there within the last hour and are not now, and when they were seen last."""
+    there = {gpu.key for gpu in sample.gpus}
+    seen = {
+        gpu.key: (gpu, one.at)
+        for one in services().monitor.series(_REMEMBERED_SECONDS)
+        for gpu in one.gpus
+    }
+    return [found for key, found in seen.items() if key not in there]
+
+
+def _disk(sample: Sample) -> None:
+    traffic = _("reading {read}/s, writing {written}/s").format(
+        read=size(sample.disk_read), written=size(sample.disk_written)
     )
-    return words
+    label = _("Disk of the data folder")
+    meter.shares(label, sample.disk_total, sample.disk_free, None, [traffic], size)
 
 
 def _last_out_of_memory() -> None:
@@ -211,71 +205,6 @@ def _last_out_of_memory() -> None:
             icon=":material/warning:",
         ):
             st.markdown(literal(error_text(message, language())))
-
-
-def _over_time() -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(_("Over time"), anchor=False, width="stretch")
-        spans = {_SHORT_SECONDS: _("5 min"), _LONG_SECONDS: _("1 h")}
-        seconds = st.segmented_control(
-            _("Span"),
-            list(spans),
-            default=_SHORT_SECONDS,
-            required=True,
-            format_func=spans.__getitem__,
-            label_visibility="collapsed",
-            key="hardware-span",
-        )
-        st.download_button(
-            _("CSV"),
-            lambda: csv_of(services().monitor.series(_LONG_SECONDS)),
-            file_name="hearth-samples.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            key="samples-csv",
-            on_click="ignore",
-        )
-    _charts(int(seconds or _SHORT_SECONDS))
-
-
-@st.fragment(run_every=_POLL_SECONDS)
-def _charts(seconds: int) -> None:
-    samples = services().monitor.series(seconds)
-    if len(samples) < 2:
-        st.caption(_("The first samples arrive in a moment."))
-        return
-    loads_ = {_("Processor"): _line(samples, lambda s: s.cpu)}
-    memories = {
-        _("Memory"): _line(samples, lambda s: 100 * s.ram_used / max(s.ram_total, 1)),
-        _("of it Hearth"): _line(samples, lambda s: 100 * s.hearth / max(s.ram_total, 1)),
-    }
-    if samples[-1].swap_total:
-        memories[_("Swap")] = _line(samples, lambda s: 100 * s.swap_used / max(s.swap_total, 1))
-    cards = {(gpu.kind, gpu.index): gpu for sample in samples for gpu in sample.gpus}
-    for (kind, index), gpu in cards.items():
-        name = f"{gpu.name} #{index}" if len(cards) > 1 else gpu.name
-        loads_[name] = _line(samples, _of_gpu(kind, index, lambda g: g.load))
-        if kind != "mps":
-            memories[name] = _line(
-                samples, _of_gpu(kind, index, lambda g: 100 * (g.total - g.free) / max(g.total, 1))
-            )
-    chart.lines(_("Activity"), loads_, seconds)
-    chart.lines(_("Memory in use"), memories, seconds)
-
-
-def _line(samples: Sequence[Sample], read: Callable[[Sample], float | None]) -> list[chart.Point]:
-    """Seconds ago and percent of every sample that has the figure."""
-    newest = samples[-1].at
-    return [(newest - s.at, value) for s in samples if (value := read(s)) is not None]
-
-
-def _of_gpu(
-    kind: str, index: int, read: Callable[[Gpu], float | None]
-) -> Callable[[Sample], float | None]:
-    """That figure of the card with this number; None in samples where the card is missing."""
-    return lambda sample: next(
-        (read(g) for g in sample.gpus if (g.kind, g.index) == (kind, index)), None
-    )
 
 
 def _inventory(hardware: Hardware) -> None:
@@ -290,34 +219,27 @@ def _inventory(hardware: Hardware) -> None:
     rows = [
         (_("Processor"), f"{hardware.cpu_name} · {cores}"),
         (_("Vector instructions"), ", ".join(vectors) or _("none that speed models up")),
-        (
-            _("Memory"),
-            _("{total}, {free} free").format(
-                total=meter.memory(hardware.ram_total), free=meter.memory(hardware.ram_available)
-            ),
-        ),
-        *(
-            (
-                _("Graphics card"),
-                _("{name}, {total}, {free} free").format(
-                    name=gpu.name, total=meter.memory(gpu.total), free=meter.memory(gpu.free)
-                ),
-            )
-            for gpu in hardware.gpus
-        ),
-        *([] if hardware.gpus else [(_("Graphics card"), _("none that runs models"))]),
-        (
-            _("Disk of the data folder"),
-            _("{total}, {free} free").format(
-                total=size(hardware.disk_total), free=size(hardware.disk_free)
-            ),
-        ),
+        (_("Memory"), meter.memory(hardware.ram_total)),
+        *((_("Graphics card"), words) for words in _card_kinds(hardware)),
+        (_("Disk of the data folder"), size(hardware.disk_total)),
         (_("System"), hardware.system),
     ]
     for name, value in rows:
         with st.container(horizontal=True, gap="small", wrap=False):
             st.markdown(f":gray[{name}]", width=150)
             st.markdown(literal(value), width="stretch")
+
+
+def _card_kinds(hardware: Hardware) -> list[str]:
+    """Equal cards once, with how many of them there are."""
+    if not hardware.gpus:
+        return [_("none that runs models")]
+    kinds = Counter((gpu.name, gpu.total) for gpu in hardware.gpus)
+    return [
+        (f"{count} × " if count > 1 else "")
+        + _("{name}, {total}").format(name=name, total=meter.memory(total))
+        for (name, total), count in kinds.items()
+    ]
 
 
 main()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chatbot.hardware.detect import installed
+from chatbot.hardware.speeds import Speeds
 from chatbot.i18n import N_, translate
+from chatbot.memory.speed import of_weights
 from chatbot.types import Backend, Hardware, Language
 
 # Sizes in which instruct models are published, billions of parameters, with the bytes of KV cache that
@@ -73,6 +75,23 @@ def recommend_text(hardware: Hardware, language: Language) -> str:
         free=f"{best.free / 1e9:.1f}".replace(".", decimal),
         device=best.device,
     )
+
+
+def writing_speeds(hardware: Hardware, speeds: Speeds) -> list[tuple[float, float]]:
+    """For each usual size that fits this PC now, smallest first: billions of parameters, tokens a second.
+
+    In the precision and on the device of the recommendation; empty where nothing fits or was measured.
+    """
+    best = recommend(hardware)
+    if best is None:
+        return []
+    bytes_ = HALF if best.precision == "f16" else FOUR_BIT
+    found = [
+        (billions, of_weights(billions * 1e9 * bytes_, speeds, on_gpu=best.device != "RAM"))
+        for billions, _cache in reversed(USUAL_SIZES)
+        if billions <= best.billions
+    ]
+    return [(billions, speed) for billions, speed in found if speed is not None]
 
 
 def _largest(free: int, bytes_per_parameter: float, most: float = 1000) -> tuple[float, int] | None:

@@ -41,6 +41,12 @@ def tokens_per_second(plan: MemoryPlan, speeds: Speeds | None) -> float | None:
     return 1 / seconds if seconds else None
 
 
+def of_weights(bytes_: float, speeds: Speeds, *, on_gpu: bool) -> float | None:
+    """The same for so many bytes of weights in one memory; None where that memory was not measured."""
+    speed, reached = (speeds.gpu_memory, REACHED_ON_GPU) if on_gpu else (speeds.memory, REACHED)
+    return speed * reached / bytes_ if speed else None
+
+
 def keep(database: Database, machine: str, speeds: Speeds) -> None:
     """Keep the figures of that PC, in place of its earlier ones."""
     database.execute(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 import streamlit as st
@@ -17,7 +17,13 @@ _STYLE = """
 .hearth-bar span { display: block; }
 .hearth-ours { background: #c4541f; }
 .hearth-others { background: color-mix(in srgb, currentColor 45%, transparent); }
-.hearth-key { display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.875rem; margin-top: 0.35rem; }
+.hearth-head { display: flex; gap: 0.2rem 1rem; justify-content: space-between; align-items: baseline; }
+.hearth-head strong { font-weight: 600; min-width: 0; overflow-wrap: anywhere; }
+.hearth-head span { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.hearth-head + .hearth-bar { margin-top: 0.3rem; }
+.hearth-key { display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.875rem; margin-top: 0.35rem;
+  font-variant-numeric: tabular-nums; }
+.hearth-note { font-size: 0.8125rem; opacity: 0.75; margin-top: 0.4rem; overflow-wrap: anywhere; }
 .hearth-key i { display: inline-block; width: 0.7rem; height: 0.7rem; border-radius: 0.2rem;
   margin-right: 0.35rem; vertical-align: -0.05rem; }
 .hearth-weights { background: #c4541f; }
@@ -25,8 +31,8 @@ _STYLE = """
 .hearth-buffers { background: #5f9a48; }
 .hearth-runtime { background: #a97fc0; }
 .hearth-measured { background: color-mix(in srgb, currentColor 55%, transparent); }
-.hearth-cores { display: flex; gap: 2px; align-items: flex-end; height: 2.2rem; margin-top: 0.35rem; }
-.hearth-cores i { flex: 1 1 0; max-width: 1.6rem; height: 100%; border-radius: 0.15rem; display: flex;
+.hearth-cores { display: flex; gap: clamp(0px, 0.3%, 2px); align-items: flex-end; height: 2.2rem; margin-top: 0.35rem; }
+.hearth-cores i { flex: 1 1 0; min-width: 0; max-width: 1.6rem; height: 100%; border-radius: 0.15rem; display: flex;
   align-items: flex-end; overflow: hidden; background: color-mix(in srgb, currentColor 12%, transparent); }
 .hearth-cores b { display: block; width: 100%; background: #c4541f; }
 .hearth-key .hearth-free { background: color-mix(in srgb, currentColor 12%, transparent); }
@@ -41,15 +47,16 @@ def memory(number: float) -> str:
     return f"{decimal(number / (1 << 20), 0)} MB"
 
 
-def cores(loads: Sequence[float]) -> None:
-    """One small bar a core, full at 100 percent."""
+def cores(load: float, loads: Sequence[float]) -> None:
+    """How busy the processor is in percent, and one small bar a core, full at 100 percent."""
     label = _("Load of each core")
     bars = "".join(
-        f'<i title="{number}: {decimal(load, 0)} %"><b style="height:{load:.0f}%"></b></i>'
-        for number, load in enumerate(loads, 1)
+        f'<i title="{number}: {decimal(each, 0)} %"><b style="height:{each:.0f}%"></b></i>'
+        for number, each in enumerate(loads, 1)
     )
     st.html(
-        f"{_STYLE}<div><strong>{escape(label)}</strong></div>"
+        f'{_STYLE}<div class="hearth-head"><strong>{escape(_("Processor"))}</strong>'
+        f"<span>{decimal(load, 0)} %</span></div>"
         f'<div class="hearth-cores" role="img" aria-label="{escape(label)}">{bars}</div>'
     )
 
@@ -66,14 +73,33 @@ def parts(label: str, named: Sequence[tuple[str, str, int]], scale: int) -> None
     )
     total = memory(sum(number for _color, _words, number in named))
     st.html(
-        f"{_STYLE}<div>{escape(label)} · <strong>{total}</strong></div>"
+        f'{_STYLE}<div class="hearth-head"><strong>{escape(label)}</strong><span>{total}</span></div>'
         f'<div class="hearth-bar" role="img" aria-label="{escape(label)} {total}">{bars}</div>'
         f'<div class="hearth-key">{key}</div>'
     )
 
 
-def shares(label: str, total: int, free: int, ours: int | None) -> None:
+def shares(
+    label: str,
+    total: int,
+    free: int,
+    ours: int | None,
+    notes: Sequence[str] = (),
+    words: Callable[[float], str] = memory,
+) -> None:
     """One memory of `total` bytes, of which `free` are free and `ours` Hearth's (None: not known)."""
+    lines = "".join(f'<div class="hearth-note">{escape(note)}</div>' for note in notes)
+    st.html(bar_of_shares(label, total, free, ours, words) + lines)
+
+
+def bar_of_shares(
+    label: str,
+    total: int,
+    free: int,
+    ours: int | None,
+    words: Callable[[float], str] = memory,
+) -> str:
+    """The same as HTML, to stand among other things; `words` writes bytes."""
     used = max(total - free, 0)
     own = min(ours or 0, used)
     parts = [("hearth-ours", "Hearth", own)] if ours is not None else []
@@ -81,14 +107,15 @@ def shares(label: str, total: int, free: int, ours: int | None) -> None:
     parts += [("hearth-others", others, used - own)]
     bars = "".join(
         f'<span class="{name}" style="width:{100 * number / max(total, 1):.1f}%"></span>'
-        for name, _words, number in parts
+        for name, _part, number in parts
     )
     key = "".join(
-        f'<span><i class="{name}"></i>{escape(words)} {memory(number)}</span>'
-        for name, words, number in [*parts, ("hearth-free", _("Free"), free)]
+        f'<span><i class="{name}"></i>{escape(part)} {words(number)}</span>'
+        for name, part, number in [*parts, ("hearth-free", _("Free"), free)]
     )
-    st.html(
-        f"{_STYLE}<div><strong>{escape(label)}</strong> · {memory(total)}</div>"
-        f'<div class="hearth-bar" role="img" aria-label="{escape(label)}">{bars}</div>'
+    figure = f"{words(used)} / {words(total)}"
+    return (
+        f'{_STYLE}<div class="hearth-head"><strong>{escape(label)}</strong><span>{figure}</span></div>'
+        f'<div class="hearth-bar" role="img" aria-label="{escape(label)} {figure}">{bars}</div>'
         f'<div class="hearth-key">{key}</div>'
     )

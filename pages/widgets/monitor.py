@@ -10,9 +10,11 @@ from chatbot.i18n import LANGUAGES
 from chatbot.markup import literal
 from chatbot.services import services
 from widgets.meter import memory
-from widgets.words import _, decimal, language
+from widgets.words import _, decimal, language, plural
 
 _NEARLY_FULL = 0.9
+_MOST_CARDS = 2
+"""More are shown as one; the page of this PC has each."""
 
 
 def show() -> None:
@@ -44,8 +46,14 @@ def _meters() -> None:
     sample = services().monitor.latest()
     meters = _meter(_("Processor"), sample.cpu / 100, f"{decimal(sample.cpu, 0)} %")
     meters += _memory(_("Memory"), sample.ram_used, sample.ram_total)
-    for gpu in (gpu for gpu in sample.gpus if gpu.kind != "mps"):  # its memory is the RAM
-        meters += _memory(gpu.name, gpu.total - gpu.free, gpu.total)
+    cards = [gpu for gpu in sample.gpus if gpu.kind != "mps"]  # whose memory is the RAM
+    if len(cards) > _MOST_CARDS:
+        label = plural("{count} graphics card", "{count} graphics cards", len(cards))
+        used = sum(gpu.total - gpu.free for gpu in cards)
+        meters += _memory(label, used, sum(gpu.total for gpu in cards))
+    else:
+        for gpu in cards:
+            meters += _memory(gpu.name.removeprefix("NVIDIA "), gpu.total - gpu.free, gpu.total)
     st.html(f'<div class="hearth-meters">{meters}</div>')
     loaded = services().engines.loaded
     st.caption(

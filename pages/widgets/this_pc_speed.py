@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
 import streamlit as st
 
 from chatbot.hardware.speeds import Speeds
 from chatbot.jobs import error_of
 from chatbot.markup import literal
+from chatbot.memory.recommend import recommend, writing_speeds
 from chatbot.services import services
 from widgets import chart
 from widgets.words import _, decimal, language, moment
 
 _ANSWERS = 100
+_MODELS = 4
 
 
 def answers() -> None:
@@ -23,8 +29,24 @@ def answers() -> None:
     ends = (moment(written[0][0]), moment(written[-1][0]))
     speeds = [stats.tokens_per_second for _at, _model, stats in written]
     waits = [stats.seconds_to_first_token for _at, _model, stats in written]
-    chart.steps(_("Writing speed"), {_("last answer"): speeds}, _("tokens/s"), ends)
-    chart.steps(_("Wait for the first word"), {_("last answer"): waits}, "s", ends)
+    models = [model for _at, model, _stats in written]
+    middle = _("median {figure}")
+    for title, values, unit in (
+        (_("Writing speed"), speeds, _("tokens/s")),
+        (_("Wait for the first word"), waits, "s"),
+    ):
+        told = middle.format(figure=f"{decimal(statistics.median(values))} {unit}")
+        chart.answers(title, _by_model(models, values), unit, told, ends)
+
+
+def _by_model(models: Sequence[str], values: Sequence[float]) -> dict[str, list[chart.Point]]:
+    """Answers before the last, and the figure; the models that answered most have a name of their own."""
+    named = {model for model, _count in Counter(models).most_common(_MODELS)}
+    series: dict[str, list[chart.Point]] = {}
+    for number, (model, value) in enumerate(zip(models, values, strict=True)):
+        name = (model if model in named else _("other models")) or _("a model")
+        series.setdefault(name, []).append((float(len(models) - 1 - number), value))
+    return series
 
 
 def benchmark() -> None:
@@ -77,15 +99,31 @@ def _figures(found: Speeds) -> None:
         if on_card:
             values.append(f"{literal(found.gpu)} {on_card}" if on_cpu else on_card)
         if values:
-            with st.container(horizontal=True, gap="small", wrap=False):
-                st.markdown(f":gray[{name}]", width=170)
-                st.markdown(" · ".join(values), width="stretch")
+            _row(name, " · ".join(values))
+    hardware = services().hardware()
+    best = recommend(hardware)
+    would = [
+        f"{decimal(billions, 0 if billions >= 2 else 1)}B ≈ {decimal(speed, 0 if speed >= 10 else 1)}"
+        for billions, speed in writing_speeds(hardware, found)
+    ]
+    if best and would:
+        words = _("{models} tokens/s (parameters, {precision})")
+        _row(
+            _("Models would write"),
+            words.format(models=" · ".join(would), precision=best.precision),
+        )
     if found.gpu_matmul:
         st.caption(
             _("The graphics card multiplies {times} times as fast as the processor.").format(
                 times=decimal(found.gpu_matmul / found.matmul, 0)
             )
         )
+
+
+def _row(name: str, value: str) -> None:
+    with st.container(horizontal=True, gap="small", wrap=False):
+        st.markdown(f":gray[{name}]", width=170)
+        st.markdown(value, width="stretch")
 
 
 def _per_second(number: float | None) -> str:

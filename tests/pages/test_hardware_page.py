@@ -17,6 +17,7 @@ from chatbot.types import (
     Growth,
     MemoryPlan,
 )
+from tests.fakes import GIB, fake_pynvml, pc
 
 CARD = Gpu(
     index=0, name="RTX <b>4060</b>", kind="cuda", total=8 << 30, free=6 << 30, load=35.0,
@@ -60,15 +61,17 @@ def test_it_says_what_this_pc_has_and_who_uses_the_memory(open_page, services):
 @pytest.mark.usefixtures("graphics_card")
 def test_a_graphics_card_shows_memory_load_temperature_and_power(open_page):
     app = open_page("hardware.py")
-    assert "load 35 % · 61 °C · 80 / 115 W · 1,980 MHz · PCIe 4 ×8" in shown(app)
+    for figure in ("35 %", "61 °C", "80 / 115 W", "1,980 MHz", "4.0 ×8"):
+        assert f"</span>{figure}</div>" in drawn(app)
     assert "driver 570" in shown(app)
     assert "CUDA 12" in shown(app)
-    assert "Hearth 1.0 GB" in shown(app), "by program"
+    assert "Hearth 1.0 GB" in drawn(app), "by program"
+    assert "2.0 GB / 8.0 GB" in drawn(app)
     assert "with 8.0 GB" in app.success[0].value, "the verdict names the card"
     # The driver's words are shown, never interpreted.
     assert "RTX &lt;b&gt;4060" in drawn(app)
     assert "<b>4060" not in drawn(app)
-    assert drawn(app).count("data:image/svg+xml") == 2
+    assert drawn(app).count("data:image/svg+xml") == 3, "processor, memory and the card"
 
 
 def test_it_needs_no_library_that_would_touch_a_gpu(open_page):
@@ -84,6 +87,40 @@ def test_the_page_speaks_vietnamese(open_page, services):
     assert "Chương trình khác" in drawn(app)
 
 
+def see(services, monkeypatch, name: str) -> list[Gpu]:
+    """Put made-up NVIDIA cards into this PC, and take two samples of them."""
+    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(pc(name)))
+    services.monitor._take()
+    return list(services.monitor._take().gpus)
+
+
+@pytest.mark.parametrize("name", ["none", "laptop", "two", "full", "eight", "mixed"])
+def test_every_pc_has_a_clear_page(open_page, services, monkeypatch, name):
+    cards = see(services, monkeypatch, name)
+    app = open_page("hardware.py")
+    page = drawn(app)
+    assert page.count('class="hearth-figures"') == len(cards)
+    assert page.count("data:image/svg+xml") == 2 + len(cards), "a chart a card"
+    assert len(app.info if name == "none" else app.success) == 1
+    for card in cards:
+        assert f"{(card.total - card.free) / GIB:,.1f} GB / {card.total / GIB:,.1f} GB" in page
+    meters = page[page.index("hearth-meters") :]
+    if len(cards) > 2:
+        assert f"{len(cards)} graphics cards" in meters, "the sidebar adds them up"
+        assert "#7" in page, "and the page tells them apart"
+    if name == "full":
+        assert "11.0 GB" in page, "which program holds it"
+
+
+def test_a_card_that_sleeps_is_said_to_sleep(open_page, services, monkeypatch):
+    sample = services.monitor.latest()
+    asleep = replace(CARD, asleep=True, load=None, power=None, programs=())
+    monkeypatch.setattr(services.monitor, "latest", lambda: replace(sample, gpus=(asleep,)))
+    app = open_page("hardware.py")
+    assert "Asleep" in drawn(app)
+    assert 'class="hearth-figures"' not in drawn(app)
+
+
 PLAN = MemoryPlan(
     backend="llama_cpp", precision="Q4_K_M", device="cpu", gpu_layers=0, context=8192, kv_type="f16",
     batch=512, threads=2, parts={"weights": 6 << 30, "kv": 1 << 30, "buffers": 1 << 29},
@@ -97,7 +134,7 @@ def test_a_card_that_vanishes_is_said_and_the_page_lives(open_page, services, mo
     gone = replace(sample, gpus=())
     monkeypatch.setattr(services.monitor, "latest", lambda: gone)
     monkeypatch.setattr(services.monitor, "series", lambda _seconds: [earlier, gone])
-    assert "no longer answers" in shown(open_page("hardware.py"))
+    assert "has not answered since" in shown(open_page("hardware.py"))
 
 
 def test_apples_memory_is_one_pool(open_page, services, monkeypatch):
@@ -105,9 +142,11 @@ def test_apples_memory_is_one_pool(open_page, services, monkeypatch):
     sample = replace(services.monitor.latest(), gpus=(gpu,))
     monkeypatch.setattr(services.monitor, "latest", lambda: sample)
     app = open_page("hardware.py")
-    assert "Apple M3 · load 40 %" in shown(app)
+    assert "Apple M3" in drawn(app)
+    assert "</span>40 %</div>" in drawn(app)
+    assert "Memory of processor and graphics" in drawn(app)
     assert "administrators" in shown(app), "its power is not told, and that is said"
-    assert drawn(app).count("Other programs") == 1, "the GPU has no bar of its own"
+    assert drawn(app).count("</i>Other programs") == 1, "the GPU has no bar of its own"
 
 
 def test_loads_are_listed_with_predicted_measured_and_error(open_page, services):
@@ -129,7 +168,7 @@ def test_the_model_in_memory_is_drawn_as_predicted_and_measured(open_page, servi
     )
     app = open_page("hardware.py")
     assert "KV cache 1.0 GB" in drawn(app)
-    assert "Measured in main memory · <strong>8.0 GB" in drawn(app)
+    assert "Measured in main memory</strong><span>8.0 GB" in drawn(app)
     assert "first long question" in shown(app)
 
 
@@ -153,6 +192,7 @@ def test_a_card_is_compared_with_the_processor(open_page, services):
     assert "100 GFLOP/s · RTX 12.0 TFLOP/s" in shown(app)
     assert "multiplies 120 times as fast" in shown(app)
     assert "Transfer to the card" in shown(app)
+    assert "B ≈ " in shown(app), "what models of usual sizes would write"
 
 
 def test_the_speed_of_answers_and_the_last_out_of_memory(open_page, services):
@@ -165,7 +205,7 @@ def test_the_speed_of_answers_and_the_last_out_of_memory(open_page, services):
     lost = json.dumps({"code": "out_of_memory", "values": {"name": "Llama"}})
     services.history.add(conversation.id, None, "assistant", "", state="failed", error=lost)
     app = open_page("hardware.py")
-    assert "9.5 tokens/s" in drawn(app)
+    assert "median 8.8 tokens/s" in drawn(app)
     assert "Memory ran out while running" in shown(app)
 
 
