@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from chatbot.engines.adapter import tokenizer_of, with_adapter
 from chatbot.engines.base import (
-    REPEAT_WINDOW,
     Cancelled,
     Clock,
     EngineSpec,
     Finish,
     Transcript,
     never,
-    seed_of,
     write,
 )
+from chatbot.engines.drafting import Drafter, Experience, Guesses, PromptLookup
+from chatbot.engines.growing import Growing
+from chatbot.engines.static import Static, Unsuitable
 from chatbot.engines.templates import ChatTemplate
+from chatbot.engines.token_bytes import token_bytes
+from chatbot.engines.torch_pen import Sampling
 from chatbot.errors import BrokenModel, ContextOverflow, MissingBackend, OutOfMemory, SettingsError
 from chatbot.types import Delta, EngineInfo, GenerationOptions, Turn
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 8192
 _PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
@@ -39,7 +44,17 @@ _NO_ROOM_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 class Transformers:
     """One model folder; the KV cache remembers the last conversation."""
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        guesses: Callable[[Sequence[int]], Guesses] = PromptLookup,
+        *,
+        static: bool | None = None,
+    ) -> None:
+        """`guesses` takes the prompt's tokens and guesses how the answer goes on.
+
+        `static` asks for a KV cache of fixed place, or for one that grows; on a GPU it is fixed by itself.
+        """
         try:
             import torch
             import transformers
@@ -48,7 +63,6 @@ class Transformers:
         self._torch: Any = torch
         self._transformers: Any = transformers
         self._model: Any
-        self._cache: Any
         self._name = spec.title
         self._batch = max(1, spec.batch)
         self._device = spec.device or _best_device(torch)
@@ -57,10 +71,16 @@ class Transformers:
             raise SettingsError(f"precision = {precision}")
         if spec.threads:
             torch.set_num_threads(spec.threads)
+        fixed = self._device != "cpu" if static is None else static
         with self._memory_watched():
             self._load(spec, getattr(torch, _PRECISIONS[precision]))
+            trained = getattr(self._model.config.get_text_config(), "max_position_embeddings", 0)
+            wished = spec.context or DEFAULT_CONTEXT
+            self._size = min(wished, trained) if trained else wished
+            self._reader = self._new_reader(fixed=fixed)
         self._read: list[int] = []
-        self._cache = self._new_cache()
+        self._guesses = guesses
+        self._experience = Experience()
         self._transcript = Transcript(self._tokenize, self._spell)
         tokenizer = self._tokenizer
         self._template = ChatTemplate(
@@ -71,9 +91,6 @@ class Transformers:
                 if isinstance(text := getattr(tokenizer, name, None), str)
             },
         )
-        trained = getattr(self._model.config.get_text_config(), "max_position_embeddings", 0) or 0
-        wished = spec.context or DEFAULT_CONTEXT
-        self._size = min(wished, trained) if trained else wished
         self._ends = self._end_tokens()
         self.info = EngineInfo(
             backend="transformers",
@@ -82,6 +99,8 @@ class Transformers:
             device=self._device,
             precision=precision,
             template=self._template.kind,
+            steps="recorded" if self._reader.recorded else "launched",
+            steps_reason=self._reader.reason,
         )
 
     def stream(
@@ -100,17 +119,21 @@ class Transformers:
             yield Delta(notice=rendered.notice)
         answer: list[int] = []
         cached = self._keep_common(prompt)
-        pen = _Sampling(self, options, answer)
+        drafter = None
+        if options.drafting and self._reader.rewinds:
+            drafter = Drafter(self._guesses(prompt), self._experience)
+        pen = Sampling(self, options, answer, drafter)
         try:
             with self._memory_watched():
                 yield Delta(progress=0.0)
                 for start in range(cached, len(prompt), self._batch):
                     if cancelled():
                         break
-                    pen.logits = self.forward(prompt[start : start + self._batch])
+                    logits = self.take_in(prompt[start : start + self._batch])
                     yield Delta(progress=(len(self._read) - cached) / (len(prompt) - cached))
                 finish: Finish = "cancelled"
                 if len(self._read) == len(prompt):
+                    pen.look(logits)
                     stops = (*options.stop, *rendered.stops)
                     finish = yield from write(
                         pen, answer, options.max_tokens, stops, clock, cancelled
@@ -124,6 +147,7 @@ class Transformers:
                 answer=len(answer),
                 context=self._size,
                 finish=finish,
+                drafter=drafter,
             )
         )
 
@@ -135,7 +159,8 @@ class Transformers:
     def close(self) -> None:
         """Free the weights and the KV cache."""
         self._template.close()
-        self._model = self._cache = None
+        self._reader.close()
+        self._model = None
         gc.collect()
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
@@ -165,7 +190,7 @@ class Transformers:
                 raise BrokenModel(_first_line(error), name=self._name) from error
             raise
         self._model.eval().to(self._device)
-        self._bytes = _token_bytes(self._tokenizer)
+        self._bytes = token_bytes(self._tokenizer)
 
     def _end_tokens(self) -> frozenset[int]:
         ends: set[int] = set()
@@ -211,8 +236,15 @@ class Transformers:
 
     # --- reading and writing
 
-    def _new_cache(self) -> Any:
-        return self._transformers.DynamicCache(config=self._model.config)
+    def _new_reader(self, *, fixed: bool) -> Static | Growing:
+        reason = ""
+        if fixed:
+            try:
+                return Static(self._torch, self._model, self._size, self._batch, self._device)
+            except Unsuitable as error:
+                reason = str(error)
+                log.warning("%s reads with a growing cache: %s", self._name, reason)
+        return Growing(self._torch, self._model, self._device, reason)
 
     def _keep_common(self, prompt: list[int]) -> int:
         """Drop from the KV cache what differs from the prompt; return how many tokens stay."""
@@ -221,135 +253,42 @@ class Transformers:
             if old != new:
                 break
             same += 1
-        surplus = self._cache.get_seq_length() - same
-        if surplus > 0 and same:
-            try:
-                self._cache.crop(-surplus)
-            except (RuntimeError, ValueError, NotImplementedError):
-                same = 0  # a sliding window or a recurrent state cannot be wound back
-        if not same:
-            self._cache = self._new_cache()
+        same = self._reader.forget(same)
         self._read = prompt[:same]
         return same
 
     def forward(self, tokens: list[int]) -> Any:
-        """Read these tokens; the logits after the last one, float32 on the CPU."""
-        torch = self._torch
+        """Read these tokens; the logits after the last one, float32."""
+        return self.take_in(tokens)[-1]
+
+    def take_in(self, tokens: Sequence[int], tried: Sequence[int] = ()) -> Any:
+        """Read the tokens, and try those after them; logits after the last one and after each tried."""
         try:
-            with torch.inference_mode():
-                result = self._model(
-                    input_ids=torch.tensor([tokens], device=self._device),
-                    past_key_values=self._cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
+            logits = self._reader.read([*tokens, *tried], 1 + len(tried))
         except BaseException:
             # Some layers may have read these tokens and others not.
-            self._cache, self._read = self._new_cache(), []
+            self._reader.forget(0)
+            self._read = []
             raise
         self._read.extend(tokens)
-        return result.logits[0, -1].float().cpu()
+        return logits
+
+    def confirm(self, token: int) -> None:
+        """The next tried token stays."""
+        self._read.append(token)
+
+    def withdraw(self) -> None:
+        """Forget the tokens that were tried and not confirmed."""
+        self._reader.forget(len(self._read))
 
     @property
-    def room(self) -> bool:
-        """Whether one more token fits into the context."""
-        return len(self._read) < self._size
+    def room(self) -> int:
+        """How many more tokens fit into the context."""
+        return self._size - len(self._read)
 
     @property
     def ends(self) -> frozenset[int]:
         return self._ends
-
-
-class _Sampling:
-    """The pen of one answer: the same steps, in the same order, as llama.cpp's sampler chain."""
-
-    def __init__(self, engine: Transformers, options: GenerationOptions, answer: list[int]) -> None:
-        import torch
-
-        self._engine = engine
-        self._options = options
-        self._answer = answer
-        self._torch: Any = torch
-        self._random = torch.Generator().manual_seed(seed_of(options))
-        self.logits: Any = None
-
-    def sample(self) -> int | None:
-        token = self._choose(self.logits.clone())
-        return None if token in self._engine.ends else token
-
-    def piece(self, token: int) -> bytes:
-        return self._engine.piece(token)
-
-    def read(self, token: int) -> bool:
-        if not self._engine.room:
-            return False
-        self.logits = self._engine.forward([token])
-        return True
-
-    def _choose(self, logits: Any) -> int:
-        torch, options = self._torch, self._options
-        if options.repeat_penalty != 1.0 and self._answer:
-            recent = torch.tensor(sorted(set(self._answer[-REPEAT_WINDOW:])))
-            found = logits[recent]
-            penalty = options.repeat_penalty
-            logits[recent] = torch.where(found > 0, found / penalty, found * penalty)
-        if options.temperature <= 0:
-            return int(logits.argmax())
-        count = min(options.top_k, len(logits)) if options.top_k > 0 else len(logits)
-        values, tokens = torch.topk(logits, count)
-        shares = torch.softmax(values, dim=-1)
-        before = shares.cumsum(-1) - shares
-        likely = (before < options.top_p) & (shares >= options.min_p * shares[0])
-        likely[0] = True
-        values, tokens = values[likely], tokens[likely]
-        chances = torch.softmax(values / options.temperature, dim=-1)
-        return int(tokens[torch.multinomial(chances, 1, generator=self._random)])
-
-
-class _Bytes:
-    """The exact bytes that a token stands for; special tokens are silent unless asked for."""
-
-    def __init__(self, tokens: dict[int, bytes], special: frozenset[int]) -> None:
-        self._tokens = tokens
-        self._special = special
-
-    def __call__(self, token: int, *, special: bool) -> bytes:
-        return b"" if token in self._special and not special else self._tokens.get(token, b"")
-
-
-def _token_bytes(tokenizer: Any) -> _Bytes:
-    layout = json.loads(tokenizer.backend_tokenizer.to_str())
-    spell = _byte_level if "ByteLevel" in json.dumps(layout["decoder"]) else _sentence_piece
-    added = {token["id"]: token for token in layout["added_tokens"]}
-    tokens = {
-        number: text.encode() if number in added else spell(text)
-        for text, number in tokenizer.get_vocab().items()
-    }
-    special = frozenset(number for number, token in added.items() if token["special"])
-    return _Bytes(tokens, special)
-
-
-def _byte_level(text: str) -> bytes:
-    # GPT-2's alphabet: a printable stand-in for each byte.
-    return b"".join(_stand_ins().get(c, None) or c.encode() for c in text)
-
-
-_alphabet: dict[str, bytes] = {}
-
-
-def _stand_ins() -> dict[str, bytes]:
-    if not _alphabet:
-        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-        others = [byte for byte in range(256) if byte not in printable]
-        _alphabet.update({chr(byte): bytes([byte]) for byte in printable})
-        _alphabet.update({chr(256 + at): bytes([byte]) for at, byte in enumerate(others)})
-    return _alphabet
-
-
-def _sentence_piece(text: str) -> bytes:
-    if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
-        return bytes([int(text[3:5], 16)])
-    return text.replace("▁", " ").encode()
 
 
 def _template_source(tokenizer: Any) -> str | None:
