@@ -10,6 +10,7 @@ import json
 import math
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeGuard
@@ -71,7 +72,31 @@ def read_folder(folder: Path) -> ModelFacts:
         tensors=tuple(tensors),
         chat_template=has_template(folder),
         tokenizer=any((folder / name).is_file() for name in TOKENIZERS),
-        tied=tied(config) if pickled else not _has_head(tensors),
+        tied=tied(config) if pickled else not has_head(tensors),
+    )
+
+
+def read_config(folder: Path) -> ModelFacts:
+    """The same from config.json alone, whether or not the weights are there: its tensors are drawn.
+
+    Raises BrokenModel.
+    """
+    facts = described(safe_settings(folder, "config.json"), folder.name)
+    return replace(
+        facts,
+        path=str(folder),
+        name=name_of(folder),
+        quantisation=main_type(facts.tensors),
+        chat_template=has_template(folder),
+        tokenizer=any((folder / name).is_file() for name in TOKENIZERS),
+    )
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether anything in the folder could be a model's weights."""
+    return (
+        any(file.suffix in (".safetensors", *pickles.SUFFIXES) for file in folder.iterdir())
+        or (folder / INDEX).exists()
     )
 
 
@@ -80,23 +105,35 @@ def read_safetensors(file: Path) -> list[Tensor]:
 
     Raises BrokenModel when the header is too long, overlaps, leaves gaps or overruns the file.
     """
-    broken = BrokenModel(_BAD_HEADER, name=file.parent.name, part=file.name)
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:
-            start = opened.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise broken
-            header = json.loads(opened.read(length), object_pairs_hook=_without_doubles)
+            length = header_length(opened.read(8), size, file)
+            header = opened.read(length)
     except OSError as error:
         raise BrokenModel(str(error), name=file.parent.name) from error
+    return declared_tensors(header, size, file)
+
+
+def header_length(start: bytes, size: int, file: Path) -> int:
+    """Bytes of the header of a safetensors file of that size, from its first eight. Raises BrokenModel."""
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if not 2 <= length <= min(MAX_HEADER, size - 8):
+        raise BrokenModel(_BAD_HEADER, name=file.parent.name, part=file.name)
+    return int(length)
+
+
+def declared_tensors(header: bytes, size: int, file: Path) -> list[Tensor]:
+    """The tensors of a safetensors file of that size by its header. Raises BrokenModel."""
+    broken = BrokenModel(_BAD_HEADER, name=file.parent.name, part=file.name)
+    try:
+        entries = json.loads(header, object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:
         raise broken from error
-    if not isinstance(header, dict):
+    if not isinstance(entries, dict):
         raise broken
     placed: list[tuple[int, int, Tensor]] = []
-    for name, entry in header.items():
+    for name, entry in entries.items():
         if name != "__metadata__":
             tensor, begin, end = _declared(name, entry, broken)
             placed.append((begin, end, tensor))
@@ -106,7 +143,7 @@ def read_safetensors(file: Path) -> list[Tensor]:
         if begin != position:
             raise broken
         position = end
-    if 8 + length + position != size or not placed:
+    if 8 + len(header) + position != size or not placed:
         raise broken
     return [tensor for _, _, tensor in placed]
 
@@ -195,7 +232,7 @@ def safe_settings(folder: Path, wanted: str) -> dict[str, Any]:
         if not is_inside(file, folder):
             raise BrokenModel(LEAVES, name=folder.name, part=name)
         settings = read_json(file)
-        if key := _key_for_code(settings):
+        if key := key_for_code(settings):
             raise BrokenModel(_CODE, name=folder.name, part=f"{name}: {key}")
         if name == wanted:
             config = settings
@@ -206,7 +243,7 @@ def safe_settings(folder: Path, wanted: str) -> dict[str, Any]:
     return config
 
 
-def _key_for_code(settings: Any) -> str | None:
+def key_for_code(settings: Any) -> str | None:
     """The first key, at any depth, by which a model could have code loaded."""
     waiting = [settings]
     while waiting:
@@ -274,7 +311,8 @@ def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
 
 
-def _has_head(tensors: list[Tensor]) -> bool:
+def has_head(tensors: Sequence[Tensor]) -> bool:
+    """Whether the output layer is a matrix of its own."""
     return any(tensor.name.startswith(("lm_head.", "output.")) for tensor in tensors)
 
 
@@ -287,7 +325,7 @@ def has_template(folder: Path) -> bool:
     return isinstance(settings, dict) and bool(settings.get("chat_template"))
 
 
-def main_type(tensors: list[Tensor]) -> str:
+def main_type(tensors: Sequence[Tensor]) -> str:
     """The type that most bytes are in."""
     sizes: dict[str, int] = {}
     for tensor in tensors:

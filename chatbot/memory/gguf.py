@@ -81,6 +81,8 @@ class GgufHeader:
     size: int
     header_size: int
     """Bytes before the tensors' data."""
+    complete: bool = True
+    """Whether all of it was there to read; otherwise it has no tensors."""
 
 
 def read_gguf(path: Path) -> GgufHeader:
@@ -103,7 +105,7 @@ def read_start(start: bytes, size: int, name: str) -> GgufHeader:
     except BrokenModel:
         if not reader.ran_out:
             raise
-    return GgufHeader(0, reader.values, reader.lengths, (), size, len(start))
+    return GgufHeader(0, reader.values, reader.lengths, (), size, len(start), complete=False)
 
 
 class _Reader:

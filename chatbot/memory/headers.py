@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from chatbot.errors import BrokenModel, ModelError
 from chatbot.i18n import N_
 from chatbot.memory.adapter import is_adapter, read_adapter
 from chatbot.memory.facts import ModelFacts
-from chatbot.memory.folder import read_folder
+from chatbot.memory.folder import has_weights, read_config, read_folder
 from chatbot.memory.gguf import MAGIC, GgufHeader, read_gguf, read_start
 from chatbot.memory.metadata import Metadata
 
@@ -35,6 +36,12 @@ def read_model(path: Path) -> ModelFacts:
         return _read(path, stamp)
     except (OSError, ValueError) as error:  # not ours to read, or no path at all
         raise ModelError(str(error), name=path.name) from error
+
+
+def read_or_draw(path: Path) -> ModelFacts:
+    """The same, for a plan: of a folder that holds a config.json and no weights, from that alone."""
+    bare = path.is_dir() and (path / "config.json").is_file() and not has_weights(path)
+    return read_config(path) if bare else read_model(path)
 
 
 @lru_cache(maxsize=32)
@@ -84,12 +91,16 @@ _REFUSALS = {
 
 def _read_gguf_model(path: Path) -> ModelFacts:
     parts = split_parts(path)
-    headers = [read_gguf(part) for part in parts]
+    return assembled(parts, [read_gguf(part) for part in parts])
+
+
+def assembled(parts: Sequence[Path], headers: Sequence[GgufHeader]) -> ModelFacts:
+    """The model of a GGUF file, or of every part of a split one, in order. Raises BrokenModel."""
     first = headers[0]
     _check_split(parts, headers)
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
     if len({tensor.name for tensor in tensors}) < len(tensors):
-        raise BrokenModel(N_("two of its tensors have the same name."), name=path.name)
+        raise BrokenModel(N_("two of its tensors have the same name."), name=parts[0].name)
     facts = Metadata(first, tensors, parts[0]).facts()
     return replace(facts, files=tuple(part.name for part in parts))
 
@@ -123,7 +134,7 @@ def split_parts(path: Path) -> list[Path]:
     return [path.with_name(name) for name in names]
 
 
-def _check_split(parts: list[Path], headers: list[GgufHeader]) -> None:
+def _check_split(parts: Sequence[Path], headers: Sequence[GgufHeader]) -> None:
     """The parts must say of themselves what their names say."""
     for number, (part, header) in enumerate(zip(parts, headers, strict=True)):
         count = header.values.get("split.count", 0) or 1

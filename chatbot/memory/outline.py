@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from chatbot.errors import SettingsError
 from chatbot.memory.facts import ModelFacts, Tensor
 from chatbot.memory.gguf import TYPES
 
@@ -31,14 +32,18 @@ _NEVER = ("_norm.weight", "ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv
 _VALUES = ("attn_v", "attn_qkv", "attn_kv_b")
 
 
-def outlined(facts: ModelFacts, kind: str, size: int = 0) -> ModelFacts:
-    """The same model with tensors of that type, such as Q4_K_M or BF16.
+def outlined(facts: ModelFacts, kind: str, size: int = 0, *, gguf: bool = False) -> ModelFacts:
+    """The same model with tensors of that type, such as Q4_K_M or BF16: a folder for the two halves.
 
     `size` are the bytes of the real files, where they are known; the tensors are then scaled to them.
+    With `gguf` it is a GGUF file whatever the type. Raises SettingsError for a type that is not known.
     """
+    if kind not in MIXES:
+        raise SettingsError(f"type = {kind} ({', '.join(MIXES)})")
+    folder = kind in HALVES and not gguf
     bare = [tensor for tensor in facts.tensors if tensor.name == "token_embd.weight"]
     shapes = facts.tensors if bare else tuple(_usual(facts))
-    if kind in WHOLE and facts.format == "hf":
+    if folder:
         tensors = [_in(tensor, kind) for tensor in shapes]
     else:
         tensors = list(quantised(facts, shapes, kind))
@@ -47,7 +52,7 @@ def outlined(facts: ModelFacts, kind: str, size: int = 0) -> ModelFacts:
         tensors = [replace(tensor, size=int(tensor.size * scale)) for tensor in tensors]
     return replace(
         facts,
-        format="hf" if kind in HALVES else "gguf",
+        format="hf" if folder else "gguf",
         quantisation=kind,
         tensors=tuple(tensors),
     )
