@@ -25,7 +25,7 @@ from chatbot.models.fetching import Unfinished
 from chatbot.models.files import room_for
 from chatbot.models.importing import import_model
 from chatbot.models.journal import Journal, journal_of
-from chatbot.models.relations import base_name, bases_of
+from chatbot.models.relations import base_name, bases_of, choose_base
 from chatbot.models.stages import Stages, kind_of, stem
 from chatbot.services import Services, open_services
 from chatbot.settings import Paths, Settings, save_settings
@@ -272,6 +272,30 @@ def test_nothing_else_is_loaded_while_a_model_is_measured(services, tiny_gguf, m
     assert loads == [False]
     chat.join(LONG)
     assert services.engines.loaded.spec.model_id == model.id, "afterwards the chat has its turn"
+
+
+@pytest.mark.timeout(300)
+def test_an_adapter_runs_beside_the_gguf_of_its_base(services, tiny_hf, tiny_gguf, tmp_path):
+    from tests.models.adapters import make_adapter
+
+    folder = made(services, services.workshop.take_in(tiny_hf))
+    small = made(services, services.workshop.take_in(tiny_gguf))
+    adapter = made(services, services.workshop.take_in(make_adapter(tmp_path / "adapter", tiny_hf)))
+    refused = ended(services, services.workshop.convert(adapter.id))
+    assert refused.state == "failed", "it becomes a file only together with its base"
+    choose_base(services.models, adapter, folder)
+    lora = made(services, services.workshop.convert(adapter.id))
+    assert (lora.format, Path(lora.path).suffix) == ("adapter", ".gguf")
+    assert bases_of(services.models, lora) == [(small, True)]
+    with pytest.raises(ModelError):
+        choose_base(services.models, lora, folder)
+    choose_base(services.models, lora, small)
+    assert lora.id in [one.id for one in services.chat_models()]
+    engine = services.load_model(lora.id)
+    assert engine.info.backend == "llama_cpp"
+    held = services.engines.loaded
+    assert held is not None
+    assert (held.spec.path, held.spec.adapter) == (small.path, lora.path)
 
 
 # --- from the hub ---------------------------------------------------------------------------

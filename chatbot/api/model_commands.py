@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from chatbot.errors import Cancelled, ChatbotError, FailedCheck, NotFoundError
 from chatbot.jobs import error_of
 from chatbot.models.chain import Keep
+from chatbot.models.relations import choose_base
 from chatbot.services import Services
 from chatbot.types import Backend, Job, ModelArtifact, ModelRole
 from chatbot.workshop.orders import left_documents
@@ -93,10 +94,17 @@ def models_convert(
     services: Services,
     source: str,
     type: str = "auto",  # noqa: A002  as the command line names it
+    base: str | None = None,
     wait: bool = True,
 ) -> Result:
-    """Turn a model folder into a GGUF file."""
+    """Turn a model folder into a GGUF file; an adapter, with its base, into a LoRA file for llama.cpp."""
+    _choose_base(services, source, base)
     return _begun(services, services.workshop.convert(source, type), wait)
+
+
+def _choose_base(services: Services, adapter: str, base: str | None) -> None:
+    if base is not None:
+        choose_base(services.models, services.models.get(adapter), services.models.get(base))
 
 
 def models_quantise(
@@ -178,8 +186,10 @@ def models_load(
     batch: int | None = None,
     backend: Backend | None = None,
     anyway: bool = False,
+    base: str | None = None,
 ) -> Result:
-    """Load a model and say how it runs."""
+    """Load a model and say how it runs; an adapter beside that `base`."""
+    _choose_base(services, id, base)
     engine = services.load_model(
         id, anyway=anyway, context=context, kv_type=kv_type, batch=batch, backend=backend
     )

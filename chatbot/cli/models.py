@@ -132,10 +132,11 @@ def merge(base: Source, adapter: Source, as_json: Json = False) -> None:
 def convert(
     source: Source,
     type_: Annotated[str, typer.Option("--type", help="auto, F16, BF16, F32 or Q8_0.")] = "auto",
+    base: Annotated[str | None, typer.Option(help="Of an adapter: the base's id.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn a model folder into a GGUF file."""
-    _made(run_job("models convert", source=_source(source), type=type_), as_json)
+    """Turn a model folder into a GGUF file, or an adapter into a LoRA file for llama.cpp."""
+    _made(run_job("models convert", source=_source(source), type=type_, base=base), as_json)
 
 
 @app.command()
@@ -208,10 +209,12 @@ def load(
     anyway: Annotated[
         bool, typer.Option(help="Load even if the plan, or the model's check, says no.")
     ] = False,
+    base: Annotated[str | None, typer.Option(help="Of an adapter: the base's id.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Load a model in the running Hearth."""
-    result = run("models load", needs_owner=True, id=model_id, context=context, anyway=anyway)
+    """Load a model in the running Hearth; an adapter runs beside its base."""
+    options = {"context": context, "anyway": anyway, "base": base}
+    result = run("models load", needs_owner=True, id=model_id, **options)
     show(result, as_json, plain)
 
 

@@ -71,6 +71,7 @@ _BASE_CHANGED = N_(
 _ODD = N_("adapter_config.json gives no usable value for {part}.")
 _UNKNOWN = N_("it holds {part}, which is no part of a LoRA adapter.")
 _ODD_PAIR = N_("the two halves of its change for {part} do not belong together.")
+_NO_WEIGHTS = N_("it holds no weights.")
 _HALF = N_("half of the change for {part} is missing; the copy is incomplete.")
 NO_LAYER = N_("it changes {part}, which the base model does not have; it belongs to another model.")
 OTHER_SHAPE = N_(
@@ -200,7 +201,39 @@ def check_fit(adapter: ModelFacts, base: ModelFacts, base_name: str = "") -> Non
     theirs = adapter.adapter.base
     if base_name and _HUB_NAME.fullmatch(theirs) and not same_model(theirs, base_name):
         raise ModelError(_OTHER_BASE, name=adapter.name, theirs=theirs[:100], ours=base_name)
+    if adapter.in_files:
+        _check_lora_beside(adapter, base)
+        return
     check_parts(parts_of(adapter.tensors, adapter.name), base, adapter.name)
+
+
+def check_lora_file(adapter: ModelFacts) -> None:
+    """Raise ModelError unless that GGUF holds the halves of low-rank changes and nothing else."""
+    if not adapter.tensors:
+        raise BrokenModel(_NO_WEIGHTS, name=adapter.name)
+    for tensor in adapter.tensors:
+        if not tensor.name.endswith((".lora_a", ".lora_b")):
+            raise ModelError(_UNKNOWN, name=adapter.name, part=tensor.name[:100])
+
+
+def _check_lora_beside(adapter: ModelFacts, base: ModelFacts) -> None:
+    """Hold a LoRA file for llama.cpp against the GGUF that it shall run beside."""
+    check_lora_file(adapter)
+    weights = {tensor.name: tensor.shape for tensor in base.tensors}
+    halves = {tensor.name: tensor.shape for tensor in adapter.tensors}
+    for name, b in halves.items():
+        layer = name.removesuffix(".lora_b")
+        if layer == name:
+            continue
+        shape, a = weights.get(layer), halves.get(f"{layer}.lora_a")
+        if shape is None or a is None:
+            raise ModelError(NO_LAYER, name=adapter.name, part=layer)
+        # of the embedding, llama.cpp keeps the two halves the other way round
+        made_for = (a[0], b[0]) if layer == "token_embd.weight" else (b[0], a[-1])
+        if made_for != shape:
+            raise ModelError(
+                OTHER_SHAPE, name=adapter.name, part=layer, theirs=_by(made_for), ours=_by(shape)
+            )
 
 
 def fits(adapter: ModelFacts, base: ModelFacts, base_name: str = "") -> bool:

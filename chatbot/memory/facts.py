@@ -101,6 +101,11 @@ class ModelFacts:
     """Set where this is no model but an adapter, which needs its base."""
 
     @property
+    def in_files(self) -> bool:
+        """Whether `path` names a GGUF file, of a model or a LoRA, and no folder."""
+        return self.format == "gguf" or self.path.endswith(self.files)
+
+    @property
     def parameters(self) -> int:
         return sum(tensor.elements for tensor in self.tensors)
 

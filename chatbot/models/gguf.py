@@ -60,12 +60,13 @@ def convert(
     source: Path,
     target: Path,
     type: str = "F16",  # noqa: A002  (the steps' common word)
-    parent: Path | None = None,
+    base: Path | None = None,
     name: str = "",
 ) -> dict[str, Any]:
     """The model folder `source` as one GGUF file in `target`: {files, figures}.
 
-    An adapter's folder becomes a LoRA file for the GGUF of its base, the folder `parent`. `name` is what the model calls itself, else the folder's name. figures: types (bytes of each),
+    An adapter's folder becomes a LoRA file for the GGUF of its base, the folder `base`. `name` is what
+    the model calls itself, else the folder's name. figures: types (bytes of each),
     pre_tokenizer {name, why, tried}, tensors, parameters, bytes_in, bytes_out, seconds.
     Raises ModelError, BrokenModel, DiskFullError, SettingsError.
     """
@@ -74,7 +75,7 @@ def convert(
     if wanted not in CONVERTED:
         raise SettingsError(f"type = {type} ({', '.join(CONVERTED)})")
     if facts.format == "adapter":
-        return _converted_adapter(report, facts, target, parent)
+        return _converted_adapter(report, facts, target, base)
     _check_convertible(facts)
     name = name or facts.name
     expected = int(sum(tensor.elements * _BYTES[wanted] for tensor in facts.tensors))
@@ -150,13 +151,13 @@ def quantise(
 
 
 def _converted_adapter(
-    report: Report, facts: ModelFacts, target: Path, parent: Path | None
+    report: Report, facts: ModelFacts, target: Path, base: Path | None
 ) -> dict[str, Any]:
-    if parent is None:
+    if base is None:
         raise CannotConvert(
             N_("an adapter becomes a GGUF file only together with its base model."), name=facts.name
         )
-    return convert_adapter(report, source=parent, adapter=Path(facts.path), target=target)
+    return convert_adapter(report, source=base, adapter=Path(facts.path), target=target)
 
 
 def _check_convertible(facts: ModelFacts) -> None:

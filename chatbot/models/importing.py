@@ -14,7 +14,7 @@ from pathlib import Path
 
 from chatbot.errors import BrokenModel, Cancelled, DiskFullError, ModelError
 from chatbot.i18n import N_
-from chatbot.memory.adapter import is_adapter
+from chatbot.memory.adapter import check_lora_file, is_adapter
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.folder import INDEX, is_inside
 from chatbot.memory.headers import kind_of_file, read_model, split_parts
@@ -60,7 +60,7 @@ def import_model(
     try:
         stored = [reading.read(file, begun / file.name if begun else None) for file in files]
         if begun is not None:
-            copied = begun if facts.format != "gguf" else begun / Path(facts.path).name
+            copied = begun / Path(facts.path).name if facts.in_files else begun
             if read_model(copied).tensors != facts.tensors:
                 raise BrokenModel(_CHANGED, name=facts.name)
             sync(begun)
@@ -100,6 +100,8 @@ def check_usable(facts: ModelFacts) -> None:
     An adapter passes: it chats with its base, or merged into it.
     """
     if facts.format == "adapter":
+        if facts.in_files:
+            check_lora_file(facts)
         return
     if facts.format == "pt":
         raise ModelError(NOT_YET, name=facts.name)
@@ -117,7 +119,7 @@ def check_usable(facts: ModelFacts) -> None:
 
 def model_files(facts: ModelFacts) -> list[Path]:
     """Every file the model is made of, with a folder's settings, tokenizer and licence."""
-    if facts.format == "gguf":
+    if facts.in_files:
         return [Path(facts.path).with_name(name) for name in facts.files]
     folder = Path(facts.path)
     return [*(folder / name for name in facts.files), *companions(folder, facts.files)]

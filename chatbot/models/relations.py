@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from chatbot.errors import ChatbotError, NotFoundError
-from chatbot.models.store import ModelStore
+from chatbot.models.store import ModelStore, in_files
 from chatbot.types import ModelArtifact
 
 
@@ -36,15 +36,21 @@ def base_name(adapter: ModelArtifact) -> str:
     return name if "/" in name and REPOSITORY.fullmatch(name) else ""
 
 
+def is_lora_file(model: ModelArtifact) -> bool:
+    """Whether it is an adapter as a file for llama.cpp, whose base is a GGUF."""
+    return model.format == "adapter" and in_files(model.manifest)
+
+
 def bases_of(store: ModelStore, adapter: ModelArtifact) -> list[tuple[ModelArtifact, bool]]:
-    """Every model folder on this PC, those first that the adapter fits, and whether it does."""
+    """Every model on this PC of the form it needs, those first that the adapter fits, and whether it does."""
     from chatbot.memory.adapter import fits
     from chatbot.memory.headers import read_model
 
     change = read_model(Path(adapter.path))
+    form = "gguf" if is_lora_file(adapter) else "hf"
     found = []
     for model in store.list():
-        if model.format != "hf" or model.role != "chat" or store.state(model) != "ready":
+        if model.format != form or model.role != "chat" or store.state(model) != "ready":
             continue
         name = str((model.manifest.get("origin") or {}).get("repo", ""))
         try:
@@ -53,6 +59,16 @@ def bases_of(store: ModelStore, adapter: ModelArtifact) -> list[tuple[ModelArtif
             continue
         found.append((model, suited))
     return sorted(found, key=lambda pair: not pair[1])
+
+
+def choose_base(store: ModelStore, adapter: ModelArtifact, base: ModelArtifact) -> None:
+    """Have the adapter run beside that base from now on. Raises ModelError where it is made for another."""
+    from chatbot.memory.adapter import check_fit
+    from chatbot.memory.headers import read_model
+
+    name = str((base.manifest.get("origin") or {}).get("repo", ""))
+    check_fit(read_model(Path(adapter.path)), read_model(Path(base.path)), name)
+    store.note(adapter.id, base=base.id)
 
 
 def base_of(store: ModelStore, adapter: ModelArtifact) -> ModelArtifact | None:

@@ -19,7 +19,7 @@ from chatbot.memory.headers import kind_of_file
 from chatbot.memory.pickles import is_torch_zip
 from chatbot.models import making
 from chatbot.models.files import Report
-from chatbot.models.relations import parent_of
+from chatbot.models.relations import base_of, parent_of
 from chatbot.models.store import ModelStore, home_of
 from chatbot.settings import write_atomically
 from chatbot.types import ModelArtifact, ModelRole
@@ -146,7 +146,15 @@ class Stages:
         return made
 
     def convert(self, report: Report, *, source: ModelArtifact, type: str = "auto") -> str:  # noqa: A002  as the command line names it
-        """A folder as a GGUF file; auto keeps BF16, whose values FP16 may not hold, and takes F16 else."""
+        """A folder as a GGUF file; auto keeps BF16, whose values FP16 may not hold, and takes F16 else.
+
+        An adapter, whose base is chosen, becomes a LoRA file for llama.cpp.
+        """
+        if source.format == "adapter":
+            base = base_of(self._store, source)
+            return self._make(
+                "convert", report, source, f"{source.name} LoRA", base=base and Path(base.path)
+            )
         if type == "auto":
             type = "BF16" if source.manifest["quantisation"] == "BF16" else "F16"  # noqa: A001
         return self._make(

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from chatbot.database import Database
 from chatbot.errors import ModelError, NotFoundError
 from chatbot.i18n import N_
+from chatbot.memory.adapter import CONFIG as ADAPTER_CONFIG
 from chatbot.models.files import StoredFile
 from chatbot.settings import Paths, sync, write_atomically
 from chatbot.text import fold, nfc
@@ -217,7 +218,15 @@ class ModelStore:
 
 def home_of(model: ModelArtifact) -> Path:
     """The folder that holds the model's files."""
-    return Path(model.path).parent if model.format == "gguf" else Path(model.path)
+    path = Path(model.path)
+    return path.parent if in_files(model.manifest) else path
+
+
+def in_files(manifest: dict[str, Any]) -> bool:
+    """Whether the model is a GGUF file, of a model or a LoRA, and no folder."""
+    if manifest["format"] != "adapter":
+        return bool(manifest["format"] == "gguf")
+    return all(file["name"] != ADAPTER_CONFIG for file in manifest["files"])
 
 
 def _is_dead_download(begun: Path) -> bool:
@@ -301,7 +310,7 @@ def _manifest(
 def _from_manifest(manifest: dict[str, Any], home: Path) -> ModelArtifact:
     """The model a manifest describes; a copied one lies beside it, wherever the data folder is now."""
     path = Path(manifest["source"]) if manifest["linked"] else home
-    if not manifest["linked"] and manifest["format"] == "gguf":
+    if not manifest["linked"] and in_files(manifest):
         path = home / manifest["files"][0]["name"]
     if manifest["format"] not in get_args(ModelFormat) or manifest["id"] != home.name:
         raise ValueError("the manifest belongs to another model")
@@ -323,7 +332,7 @@ def _from_manifest(manifest: dict[str, Any], home: Path) -> ModelArtifact:
 
 def _name(facts: ModelFacts) -> str:
     """What people call it: the file's own name, or the header's where the file's says nothing."""
-    if facts.format != "gguf":
+    if not facts.in_files:
         return facts.name
     stem = _SPLIT.sub("", Path(facts.path).stem)
     if _SAYS_NOTHING.fullmatch(stem):

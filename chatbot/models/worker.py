@@ -29,7 +29,7 @@ STEPS = {
 }
 """Where the function of each step lives; it bears the step's name."""
 
-PATHS = ("source", "target", "parent", "adapter", "importance", "file")
+PATHS = ("source", "target", "parent", "base", "adapter", "importance", "file")
 """Parameters that are paths; None stays None."""
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 from chatbot.errors import ChatbotError
 from chatbot.i18n import N_
 from chatbot.markup import literal
+from chatbot.models.relations import base_of, is_lora_file
 from chatbot.services import services
 from chatbot.types import ModelArtifact
 from widgets import hub_token, model_making
@@ -45,10 +46,10 @@ FLOATS = ("F32", "F16", "BF16")
 
 def buttons(model: ModelArtifact) -> None:
     """The menu with everything that this model allows."""
-    if model.format == "adapter" and st.button(
-        _(_LABELS["merge"]), key=f"merge-{model.id}", type="primary", icon=":material/merge:"
-    ):
-        _open("merge", model)
+    if model.format == "adapter":
+        label = N_("Choose its base") if is_lora_file(model) else _LABELS["merge"]
+        if st.button(_(label), key=f"merge-{model.id}", type="primary", icon=":material/merge:"):
+            _open("merge", model)
     chosen = st.menu_button(
         _("More"),
         possible(model),
@@ -74,6 +75,8 @@ def possible(model: ModelArtifact) -> list[str]:
         actions.append("default")
     if model.role == "chat" and model.format == "hf":
         actions += ["ready", "prepare", "convert"]
+    if model.format == "adapter" and not is_lora_file(model) and base_of(services().models, model):
+        actions.append("convert")
     if model.format == "pt":
         actions.append("prepare")
     if model.format == "gguf" and is_float(model):

@@ -140,7 +140,16 @@ def prepare(model: ModelArtifact) -> None:
 
 
 def convert(model: ModelArtifact) -> None:
-    """Turn a folder into a GGUF file."""
+    """Turn a folder into a GGUF file, or an adapter into a LoRA file."""
+    if model.format == "adapter":
+        st.markdown(
+            _(
+                "Writes the adapter as a LoRA file, which llama.cpp runs beside its base as GGUF, also a"
+                " quantised one. Choose that base afterwards."
+            )
+        )
+        go(_("Begin"), lambda: services().workshop.convert(model.id))
+        return
     st.markdown(
         _(
             "Writes the model as one GGUF file, the form llama.cpp runs on any PC. Its weights stay as"
@@ -207,9 +216,10 @@ _RUNGS = {
 
 def merge(adapter: ModelArtifact) -> None:
     """Merge an adapter into its base, or choose a base to run beside."""
-    from chatbot.models.relations import base_name, bases_of
+    from chatbot.models.relations import base_name, bases_of, choose_base, is_lora_file
 
     bases = bases_of(services().models, adapter)
+    beside = is_lora_file(adapter)
     if not any(fits for _base, fits in bases):
         _without_base(base_name(adapter))
         if base_name(adapter) and not offline():
@@ -217,7 +227,9 @@ def merge(adapter: ModelArtifact) -> None:
     if not bases:
         return
     st.markdown(
-        _(
+        _("This LoRA file runs beside the GGUF of its base, also a quantised one.")
+        if beside
+        else _(
             "An adapter holds only what was trained; merged into its base it becomes a model of its own,"
             " which can be converted and carried along. The base itself stays as it is."
         )
@@ -230,19 +242,25 @@ def merge(adapter: ModelArtifact) -> None:
         format_func=lambda i: names[i].name + (f" · {_('made for it')}" if suited[i] else ""),
         key="merge-base",
     )
-    way = st.radio(
-        _("What to do"),
-        list(_MERGE_WAYS),
-        format_func=lambda w: _(_MERGE_WAYS[w]),
-        key="merge-way",
-    )
+    way = "unmerged"
+    if not beside:
+        way = st.radio(
+            _("What to do"),
+            list(_MERGE_WAYS),
+            format_func=lambda w: _(_MERGE_WAYS[w]),
+            key="merge-way",
+        )
     if way == "ready":
         chain_form(base_id, adapter=adapter.id)
     elif way == "merge":
         go(_("Begin"), lambda: services().workshop.merge(base_id, adapter.id))
     elif st.button(_("Use this base"), key="begin", type="primary"):
-        services().models.note(adapter.id, base=base_id)
-        st.rerun()
+        try:
+            choose_base(services().models, adapter, names[base_id])
+        except ChatbotError as error:
+            st.error(literal(error.text(language())), icon=":material/error:")
+        else:
+            st.rerun()
 
 
 _MERGE_WAYS = {

@@ -396,7 +396,7 @@ def test_an_adapter_becomes_a_gguf_with_its_base_and_only_then(
     adapter = make_adapter(tmp_path / "adapter", tiny_hf, target_modules=["q_proj", "down_proj"])
     with pytest.raises(CannotConvert, match="together with its base"):
         convert(quiet, source=adapter, target=target)
-    convert(quiet, source=adapter, target=target, parent=tiny_hf)
+    convert(quiet, source=adapter, target=target, base=tiny_hf)
     (file,) = target.iterdir()
     names = {tensor.name for tensor in read_model(file).tensors}
     assert {
