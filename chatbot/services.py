@@ -35,7 +35,7 @@ from chatbot.errors import (
     NotFoundError,
     OutOfMemory,
 )
-from chatbot.hardware.detect import detect, fingerprint, installed, without
+from chatbot.hardware.detect import detect, fingerprint, installed
 from chatbot.hardware.monitor import Monitor
 from chatbot.hardware.process import give_back
 from chatbot.hardware.speeds import Speeds, measure_speeds
@@ -77,6 +77,8 @@ from chatbot.types import (
     Tuned,
 )
 from chatbot.workshop.orders import Workshop
+from chatbot.workshop.outline import Wanted
+from chatbot.workshop.planner import Planner
 from chatbot.workshop.rescue import Rescue
 from chatbot.workshop.tuner import Tuner
 from chatbot.workshop.work import check_passed
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     from chatbot.evaluation.quality import Quality
     from chatbot.evaluation.questions import Suggestion
     from chatbot.evaluation.runs import Configuration
+    from chatbot.memory.alternatives import Alternative, Case
     from chatbot.memory.calibration import Calibration, Load
     from chatbot.memory.incidents import Incident
     from chatbot.memory.relief import Cure
@@ -150,6 +153,15 @@ class Services:
             self.hardware,
             lambda: self.calibration.factors(),  # noqa: PLW0108  opened when it is asked
             QUOTES,
+        )
+        self.planner = Planner(
+            self.models,
+            self.engines,
+            self.hardware,
+            lambda: self.calibration.factors(),  # noqa: PLW0108  opened when it is asked
+            self.tuner.kept,
+            self._plans.get,
+            lambda: (self.settings, self.index.pid),
         )
         self.workshop = Workshop(
             self.models,
@@ -459,24 +471,20 @@ class Services:
 
     def plan_model(self, model: ModelArtifact | Path, **wishes: Any) -> MemoryPlan:
         """How the model would run here now; what is loaded counts as free, for it would make room."""
-        from chatbot.memory import plan as planning
-        from chatbot.memory.headers import read_model
+        return self._case(model, **wishes).plan()
 
-        path = Path(model.path if isinstance(model, ModelArtifact) else model)
-        if isinstance(model, ModelArtifact):
-            path = Path(self._base_of(model).path)
-            chosen = {name: wish for name, wish in wishes.items() if wish is not None}
-            wishes = {**model.manifest.get("defaults", {}), **chosen}
-        hardware, loaded, facts = self.hardware(), self.engines.loaded, read_model(path)
-        if loaded:
-            hardware = without(hardware, loaded.pid)
-        return planning.plan(
-            hardware,
-            facts,
-            planning.Wishes(**wishes, measured=self.tuner.kept(facts)),
-            installed(),
-            self.calibration.factors(),
-        )
+    def alternatives(
+        self, model: ModelArtifact, found: MemoryPlan, **wishes: Any
+    ) -> tuple[Alternative, ...]:
+        """What else could be had from the model than `found`, the plan with the same wishes."""
+        return self.planner.alternatives(self._case(model, **wishes), found, model)
+
+    def _case(self, model: ModelArtifact | Path, **wishes: Any) -> Case:
+        if isinstance(model, Path):
+            return self.planner.case(model, **wishes)
+        chosen = {name: wish for name, wish in wishes.items() if wish is not None}
+        wishes = {**model.manifest.get("defaults", {}), **chosen}
+        return self.planner.case(Path(self._base_of(model).path), model.id, **wishes)
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -501,6 +509,10 @@ class Services:
             self.rescue.chosen(error, cure)
         otherwise = self._otherwise(cure)
         return self.answers.regenerate(message.conversation_id, message.id, otherwise)
+
+    def make_smaller(self, cure: Cure) -> Job:
+        """Begin to make the smaller version that the cure names."""
+        return self.workshop.make_ready(cure.model_id, Wanted(type=cure.values["type"]))
 
     def load_cured(self, cure: Cure) -> Engine:
         """The engine that the cure names, loaded as it says."""
@@ -789,6 +801,8 @@ def spec_from(model: ModelArtifact, base: ModelArtifact, plan: MemoryPlan) -> En
         flash=plan.flash,
         precision=plan.precision,
         device=plan.device,
+        cards=tuple(card.index for card in plan.cards if plan.device.startswith("cuda")),
+        split=tuple(card.layers for card in plan.cards),
     )
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from chatbot import services as rooms
 from chatbot.database import Database
 from chatbot.errors import DiskFullError, ModelDoesNotFit, OwnerError
 from chatbot.library.documents import failure_text
+from chatbot.memory import beside
 from chatbot.memory import plan as planning
 from chatbot.ownership import _token, own, owner_of
 from chatbot.services import Services, open_services
@@ -248,8 +250,10 @@ def test_a_model_that_does_not_fit_leaves_the_loaded_one_and_says_why_in_both_la
     before = services.engines.loaded.pid
     plan = planning.plan
 
-    def refuse(*arguments):
-        return replace(plan(*arguments), fits=False, total=9_100_000_000, free=7_400_000_000)
+    def refuse(*arguments, **keywords):
+        return replace(
+            plan(*arguments, **keywords), fits=False, total=9_100_000_000, free=7_400_000_000
+        )
 
     monkeypatch.setattr(planning, "plan", refuse)
     with pytest.raises(ModelDoesNotFit) as refused:
@@ -262,9 +266,12 @@ def test_a_model_that_does_not_fit_leaves_the_loaded_one_and_says_why_in_both_la
 def test_what_is_loaded_counts_as_free_for_the_next_plan(services, model_id, monkeypatch):
     services.load_model(model_id)
     asked: list[int] = []
-    monkeypatch.setattr(rooms, "without", lambda hardware, pid: asked.append(pid) or hardware)
-    services.plan_model(services.models.get(model_id))
+    monkeypatch.setattr(beside, "without", lambda hardware, pid: asked.append(pid) or hardware)
+    again = services.plan_model(services.models.get(model_id))
     assert asked == [services.engines.loaded.pid]
+    assert again.evicts == (), "loading it again ends nothing else"
+    other = services.plan_model(Path(services.models.get(model_id).path))
+    assert [gone.name for gone in other.evicts] == [services.engines.loaded.spec.title]
 
 
 # --- privacy --------------------------------------------------------------------------------

@@ -182,6 +182,10 @@ class LlamaCpp:
             raise BrokenModel(f"{path}: no such file", name=self._name)
         params = self.library.llama_model_default_params()
         params.n_gpu_layers = 999 if spec.gpu_layers < 0 else spec.gpu_layers
+        if len(spec.split) > 1:
+            room = self.library.llama_max_devices()
+            self._split = (ctypes.c_float * room)(*spec.split[:room])  # read while it loads
+            params.tensor_split = self._split
         # On a CPU llama.cpp repacks quantised weights; with mmap both copies stay in memory.
         params.load_mode = (
             self.library.LLAMA_LOAD_MODE_AUTO

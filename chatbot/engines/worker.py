@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -381,7 +382,7 @@ class EngineWorker:
             "chatbot.engines.worker",
             self.spec.backend,
             name=self.spec.title,
-            environment=_QUIET,
+            environment={**_QUIET, **_seen(self.spec)},
             hung_after=HUNG_AFTER,
             start_within=START_WITHIN,
             keep_words=True,
@@ -406,6 +407,14 @@ def _delta(frame: Event) -> Delta:
         return Delta()
     stats = frame.pop("stats", None)
     return Delta(**frame, stats=GenerationStats(**stats) if stats else None)
+
+
+def _seen(spec: EngineSpec) -> dict[str, str]:
+    """Let CUDA see only the plan's GPUs, in its order and by the driver's numbers; a person's own choice stays."""
+    if not spec.cards or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return {}
+    numbers = ",".join(map(str, spec.cards))
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": numbers}
 
 
 # --- the child's side -----------------------------------------------------------------------

@@ -148,6 +148,11 @@ class Index:
     # --- asking -------------------------------------------------------------------------------
 
     @property
+    def pid(self) -> int | None:
+        """The process that holds the embedder and the reranker; None while none runs."""
+        return self._child.pid
+
+    @property
     def stamp(self) -> str:
         """The current embedder's stamp, the key of its rows in `vectors`. Waits for a model to load."""
         self.open_now()

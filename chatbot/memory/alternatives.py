@@ -73,10 +73,20 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Alternative:
-    """Another way: `wishes` lead there, after `more` bytes more are free in `place`, from `model` if named.
+class Variant:
+    """Another file of the same model: its id, or that of the model it would be made from."""
 
-    `plan` is what it would be then.
+    model: str
+    facts: ModelFacts
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another way: `wishes` lead there, after `more` bytes more are free in `place`.
+
+    `plan` is what it would be then; `model` is the id of another file, or with `ready` False of the one
+    it is made from.
     """
 
     kind: Kind
@@ -85,6 +95,7 @@ class Alternative:
     more: int = 0
     place: Place = "ram"
     model: str = ""
+    ready: bool = True
 
     def words(self, language: Language) -> str:
         """A phrase for people: what it takes, and what it gives."""
@@ -105,7 +116,8 @@ class Alternative:
             return translate(text, language).format(**values)
 
         if self.kind == "file":
-            yield plan.precision
+            text = "{type}" if self.ready else N_("{type}, still to be made")
+            yield say(text, type=plan.precision)
         if self.kind == "batch":
             yield say(N_("prompt read in pieces of {count} tokens"), count=plan.batch)
         if plan.backend == "llama_cpp" and (plan.kv_type != "f16" or self.kind == "kv_type"):
@@ -128,6 +140,7 @@ class Alternative:
             "more_free": self.more,
             "place": self.place,
             "model": self.model,
+            "ready": self.ready,
             "precision": plan.precision,
             "device": plan.device,
             "gpu_layers": plan.gpu_layers,
@@ -145,16 +158,16 @@ def thousands(count: int, language: Language) -> str:
 
 
 def alternatives(
-    case: Case, found: MemoryPlan, others: Mapping[str, ModelFacts] | None = None
+    case: Case, found: MemoryPlan, others: Sequence[Variant] = ()
 ) -> tuple[Alternative, ...]:
     """What else is worth naming beside `found`, what is possible now first; `others` are files of the same model.
 
     Each fits under the condition it names.
     """
     if found.fits:
-        choices = _richer(case, found, others or {})
+        choices = _richer(case, found, others)
     else:
-        choices = _poorer(case, others or {})
+        choices = _poorer(case, others)
     kept: list[Alternative] = []
     for one in choices:
         if not any(_same(one.plan, other) for other in (found, *(k.plan for k in kept))):
@@ -162,9 +175,7 @@ def alternatives(
     return tuple(sorted(kept, key=lambda one: one.more)[:MOST])
 
 
-def _richer(
-    case: Case, found: MemoryPlan, others: Mapping[str, ModelFacts]
-) -> Iterator[Alternative]:
+def _richer(case: Case, found: MemoryPlan, others: Sequence[Variant]) -> Iterator[Alternative]:
     """A longer context, everything on the GPU, an exact cache, a better file; then with more memory."""
     most = min(case.facts.context, 4 * found.context)
     longer = [context for context in CONTEXTS if found.context < context <= most]
@@ -194,7 +205,7 @@ def _wholly(case: Case, found: MemoryPlan) -> Iterator[Alternative]:
 
 
 def _with_memory(
-    case: Case, found: MemoryPlan, others: Mapping[str, ModelFacts], longer: Sequence[int]
+    case: Case, found: MemoryPlan, others: Sequence[Variant], longer: Sequence[int]
 ) -> Iterator[Alternative]:
     """What other programs would have to give back for more layers on the GPU, context or exactness."""
     place: Place = "gpu" if case.hardware.gpus and found.gpu_layers else "ram"
@@ -210,15 +221,15 @@ def _with_memory(
         kv_type = "f16" if case.wishes.kv_type is None else case.wishes.kv_type
         goal = case.wishing(context=longer[0], kv_type=kv_type)
         yield from _more("context", goal, place, room, as_quick)
-    for name, facts in sorted(others.items(), key=lambda other: other[1].size):
-        if facts.size > case.facts.size:
-            goal = replace(case, facts=facts).wishing(context=found.context)
+    for other in sorted(others, key=lambda other: other.facts.size):
+        if other.facts.size > case.facts.size:
+            goal = replace(case, facts=other.facts).wishing(context=found.context)
             for one in _more("file", goal, place, room, as_quick):
-                yield replace(one, model=name)
+                yield replace(one, model=other.model, ready=other.ready)
                 return
 
 
-def _poorer(case: Case, others: Mapping[str, ModelFacts]) -> Iterator[Alternative]:
+def _poorer(case: Case, others: Sequence[Variant]) -> Iterator[Alternative]:
     """What would make it fit, the least harm first."""
     changes: list[tuple[Kind, dict[str, Any]]] = [
         ("batch", {"batch": SMALL_BATCH}),
@@ -232,31 +243,28 @@ def _poorer(case: Case, others: Mapping[str, ModelFacts]) -> Iterator[Alternativ
     for kind, wishes in changes:
         if one := _now(kind, case, **wishes):
             yield one
-    smaller = sorted(others.items(), key=lambda other: -other[1].size)
-    for name, facts in smaller:
-        if facts.size < case.facts.size:
-            of_file = replace(case, facts=facts).wishing(gpu_layers=None, precision=None)
+    for other in sorted(others, key=lambda other: -other.facts.size):
+        if other.facts.size < case.facts.size:
+            of_file = replace(case, facts=other.facts).wishing(gpu_layers=None, precision=None)
             if one := _now("file", of_file):
-                yield replace(one, model=name)
+                yield replace(one, model=other.model, ready=other.ready)
                 break
     place: Place = "gpu" if case.wishes.gpu_layers and case.hardware.gpus else "ram"
     yield from _more("memory", case, place, None, lambda plan: plan.fits)
 
 
-def _files(
-    case: Case, found: MemoryPlan, others: Mapping[str, ModelFacts]
-) -> Iterator[Alternative]:
+def _files(case: Case, found: MemoryPlan, others: Sequence[Variant]) -> Iterator[Alternative]:
     """The most exact other file that runs as well now, and one that runs wholly on the GPU where this does not."""
-    for name, facts in sorted(others.items(), key=lambda other: -other[1].size):
-        one = _now("file", replace(case, facts=facts).wishing(precision=None))
+    for other in sorted(others, key=lambda other: -other.facts.size):
+        one = _now("file", replace(case, facts=other.facts).wishing(precision=None))
         if one is None:
             continue
-        larger = facts.size > case.facts.size and one.plan.context >= min(
+        larger = other.facts.size > case.facts.size and one.plan.context >= min(
             found.context, ROOMY_CONTEXT
         )
         quicker = found.device.endswith("cpu") and not one.plan.device.endswith("cpu")
         if (larger and _as_quick(one.plan, found)) or quicker:
-            yield replace(one, model=name)
+            yield replace(one, model=other.model, ready=other.ready)
             return
 
 

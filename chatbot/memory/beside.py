@@ -11,15 +11,13 @@ import psutil
 
 from chatbot.hardware.detect import without
 from chatbot.hardware.nvidia import nvidia_gpus
-from chatbot.memory.footprint import CUDA_CONTEXT, TORCH_RUNTIME
+from chatbot.memory.footprint import CUDA_CONTEXT
 from chatbot.memory.room import Beside
 from chatbot.types import Evicted, Gpu, Hardware, MemoryPlan
 
 MIB = 1 << 20
-BARE_INDEX = 120 * MIB  # measured: the index's process without torch, Chroma in a process below
-TORCH = (
-    240 * MIB + TORCH_RUNTIME
-)  # measured: torch and sentence-transformers imported, one batch read
+# Resident memory that importing the index's worker, and torch with sentence-transformers, takes; measured.
+BARE_INDEX, TORCH = 40 * MIB, 460 * MIB
 
 
 def after_ending(

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatbot.engines import worker
+from chatbot.engines.base import EngineSpec
 from chatbot.hardware.detect import detect
 from chatbot.hardware.nvidia import nvidia_gpus
-from chatbot.memory.alternatives import Case, alternatives
+from chatbot.memory.alternatives import Case, Variant, alternatives
 from chatbot.memory.beside import after_ending, search_models
 from chatbot.memory.explain import explain
 from chatbot.memory.facts import ModelFacts
@@ -20,7 +22,8 @@ from chatbot.memory.outline import outlined
 from chatbot.memory.plan import ROOMY_CONTEXT, Wishes, plan
 from chatbot.memory.room import Beside, spare, spare_of
 from chatbot.memory.spread import spread
-from chatbot.types import Evicted, Gpu, Hardware, MemoryPlan
+from chatbot.services import spec_from
+from chatbot.types import Evicted, Gpu, Hardware, MemoryPlan, ModelArtifact
 from tests.fakes.nvidia import GIB, Card, fake_pynvml
 from tests.fakes.nvidia import pc as cards_of
 from tests.memory.test_footprint import llama
@@ -319,15 +322,17 @@ def test_every_alternative_fits_under_the_condition_it_names(
     here: Hardware, facts: ModelFacts, context: int | None
 ) -> None:
     case = Case(here, facts, Wishes(context=context))
-    others = {}
+    others: list[Variant] = []
     if facts.format == "gguf":
-        others = {kind: outlined(facts, kind) for kind in ("Q8_0", "Q4_K_M")}
+        others = [Variant(kind, outlined(facts, kind)) for kind in ("Q8_0", "Q4_K_M")]
     found = case.plan()
     offered = alternatives(case, found, others)
     assert len(offered) <= 4
     assert [one.more > 0 for one in offered] == sorted(one.more > 0 for one in offered)
     for one in offered:
-        there = replace(case, facts=others[one.model]) if one.model else case
+        there = case
+        if one.model:
+            there = replace(case, facts=next(o.facts for o in others if o.model == one.model))
         there = there.with_more(one.place, one.more) if one.more else there
         again = there.wishing(**one.wishes).plan()
         assert again.fits
@@ -362,9 +367,28 @@ def test_the_alternatives_of_a_tight_pc_read_as_people_speak() -> None:
     case = Case(pc(8, 4), facts["Q4_K_M"])
     words = [
         one.words("en")
-        for one in alternatives(case, case.plan(), {"Q6": facts["Q6_K"], "Q8": facts["Q8_0"]})
+        for one in alternatives(
+            case, case.plan(), [Variant(kind, facts[kind]) for kind in ("Q6_K", "Q8_0")]
+        )
     ]
     assert words[0] == "KV cache q8_0 (reads slower) · context of 16,384 tokens"
     assert any(
         text.startswith("With ") and "more free memory: context of" in text for text in words
     )
+
+
+# --- the engine is told ----------------------------------------------------------------------
+
+
+def test_a_child_sees_only_the_cards_of_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = plan(pc(64, 48, *several(20, 22, 5)), outlined(seventy_billion(), "Q2_K"))
+    model = ModelArtifact("m", "gguf", "/m.gguf", "m", 1, linked=True, added_at=0.0)
+    spec = spec_from(model, model, found)
+    assert spec.cards == (1, 0)
+    assert sum(spec.split) == spec.gpu_layers == 81
+    seen = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1,0"}
+    assert worker._seen(spec) == seen
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert worker._seen(spec) == {}, "a person's own choice"
+    assert worker._seen(EngineSpec()) == {}
