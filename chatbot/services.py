@@ -120,7 +120,6 @@ class Services:
         self.paths = paths = ownership.paths
         self._patience = FIRST_PAGE_SECONDS
         paths.make()
-        _clear(paths.temporary)
         self.settings = load_settings(paths.settings)
         self._changing = threading.Lock()
         self._loading = threading.RLock()
@@ -146,6 +145,7 @@ class Services:
         self.models = ModelStore(self.database, paths)
         self.monitor = Monitor(data=paths.data)
         self.jobs = Jobs(self.database)
+        self._clear_temporary()
         self.tuner = Tuner(self.database, lambda: self._machine, self.engines, self.jobs)
         self.rescue = Rescue(
             self.database,
@@ -200,6 +200,16 @@ class Services:
         window = partial(window_of, self.settings.embedder)
         self.ingest = Ingest(self.store, self.reader, self.index, window)
         self.search = Search(self.index)
+
+    def _clear_temporary(self) -> None:
+        """Remove what an earlier run left, but for documents that a job has still to take in."""
+        unfinished = self.jobs.list(active=True, kind="import_documents")
+        needed = {Path(job.params["file"]).parent for job in unfinished}
+        for left in self.paths.temporary.iterdir():
+            if left.is_dir() and left not in needed:
+                shutil.rmtree(left, ignore_errors=True)
+            elif not left.is_dir():
+                left.unlink(missing_ok=True)
 
     def start(self) -> None:
         """Take up unfinished work, index the samples the first time, begin to watch the PC."""
@@ -842,11 +852,3 @@ def close_services() -> None:
         if _services is not None:
             _services.close()
             _services = None
-
-
-def _clear(folder: Path) -> None:
-    for left in folder.iterdir():
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)

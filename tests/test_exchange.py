@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,25 @@ def test_another_pc_finds_the_same_ten_without_embedding(
     assert asked == committed == [], "no passage may be embedded again"
     arrived = there.database.rows("SELECT passage_id, stamp, vector FROM vectors")
     assert {tuple(r) for r in arrived} == vectors
+
+
+def test_documents_of_a_packed_model_are_still_taken_in_after_a_restart(
+    at_home: Callable[[str], Services], tmp_path: Path
+):
+    here = at_home("đây")
+    here.add_documents([SAMPLES], "Mẫu")
+    here.jobs.wait(here.export_documents(file := tmp_path / "mẫu.zip").id, 60)
+    there = at_home("đó")
+    there.jobs.close()
+    (place := there.paths.temporary / "gói").mkdir()
+    (left := there.paths.temporary / "bỏ lại").mkdir()
+    shutil.copy(file, place)
+    job = there.import_documents(place / file.name)
+    there = at_home("đó")
+    assert not left.exists()
+    assert there.jobs.wait(job.id, 60).state == "done"
+    assert len(there.store.list()) > 0
+    assert not place.exists()
 
 
 def test_by_command_with_and_without_a_running_hearth(tmp_path: Path):

@@ -57,7 +57,7 @@ def test_the_owner_is_named_before_the_slow_part_of_its_start(paths, monkeypatch
     """A stale file of a killed Hearth would send a second start to the wrong address."""
     paths.owner.write_text(json.dumps({"pid": 1, "address": "http://127.0.0.1:1"}))
     seen: list[dict | None] = []
-    monkeypatch.setattr(rooms, "_clear", lambda _folder: seen.append(owner_of(paths)))
+    monkeypatch.setattr(Services, "_clear_temporary", lambda _self: seen.append(owner_of(paths)))
     own(paths, "http://127.0.0.1:8600")
     save_settings(paths.settings, Settings(samples_added=True))
     try:
