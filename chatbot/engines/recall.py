@@ -117,11 +117,11 @@ class Recall:
         self._conversation, self._text, self._prompt, self._answer = conversation, "", (), ()
         self._look()
         known = prompt[:-1]  # the last one makes the logits
-        gains = [(self._saved_seconds(s, self._usable(s, known) - here), s) for s in self._states]
-        seconds, best = max(gains, key=lambda gain: gain[0], default=(0.0, None))
-        if best is None or seconds <= 0 or not self._restored(best):
-            return 0
-        return self._usable(best, known)
+        while best := self._best(known, here):
+            if self._restored(best):
+                return self._usable(best, known)
+            here = common(self._engine.read, prompt)
+        return 0
 
     def pause(self, prompt: Sequence[int], shared: int, cached: int) -> int:
         """Where reading should pause for `keep_shared`, as `shared` tokens are worth keeping; else 0."""
@@ -184,6 +184,12 @@ class Recall:
 
     # --- deciding
 
+    def _best(self, prompt: Sequence[int], here: int) -> State | None:
+        """The state that saves most time beside the `here` tokens that are in memory; None when none does."""
+        gains = [(self._saved_seconds(s, self._usable(s, prompt) - here), s) for s in self._states]
+        seconds, best = max(gains, key=lambda gain: gain[0], default=(0.0, None))
+        return best if seconds > 0 else None
+
     def _usable(self, state: State, prompt: Sequence[int]) -> int:
         if state.held > self._engine.size:
             return 0
@@ -217,7 +223,7 @@ class Recall:
             return True
         log.warning("a state on disk could not be used and was removed")
         self._folder.drop(state.name)
-        self._look()
+        self._states = [other for other in self._states if other.name != state.name]
         return False
 
     def _keep(
