@@ -115,6 +115,23 @@ def test_this_pc_is_described(data: Path):
     assert found["ram"]["total"] > 0
 
 
+def test_every_choice_of_a_plan_can_be_made_otherwise(data: Path, tiny_gguf: Path, tiny_hf: Path):
+    options = (
+        "--context 512 --kv-type f16 --batch 64 --backend llama_cpp --gpu-layers 0 --threads 3"
+    )
+    plan = result_of(data, "models", "plan", tiny_gguf, *options.split())
+    assert (plan["context"], plan["batch"], plan["gpu_layers"], plan["threads"]) == (512, 64, 0, 3)
+    assert {"alternatives", "evicts", "tokens_per_second", "cards"} <= plan.keys()
+    folder = result_of(data, "models", "plan", tiny_hf, "--precision", "fp32")
+    assert (folder["backend"], folder["precision"]) == ("transformers", "fp32")
+    made = result_of(
+        data, "models", "plan", tiny_hf, "--backend", "llama_cpp", "--precision", "Q8_0"
+    )
+    assert (made["backend"], made["precision"]) == ("llama_cpp", "Q8_0")
+    assert made["parts"]["weights"] < folder["parts"]["weights"]
+    assert error_of(data, "models", "plan", tiny_gguf, "--kv-type", "q3_0")["code"] == "settings"
+
+
 def test_a_model_is_planned_imported_listed_and_removed(data: Path, tiny_gguf: Path):
     plan = result_of(data, "models", "plan", tiny_gguf, "--context", "512")
     keys = (

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from chatbot.cli.owner import run, run_job, told
+from chatbot.cli.owner import run, run_job
+from chatbot.cli.planning import plan
 from chatbot.cli.terminal import Json, plain, show
 from chatbot.models.chain import Keep
-from chatbot.settings import Paths
-from chatbot.types import Backend, ModelRole
+from chatbot.types import ModelRole
 
 app = typer.Typer(no_args_is_help=True, help="Models on this PC.")
 
@@ -34,30 +34,7 @@ def catalogue(
     show(run("models catalogue", search=search), as_json, _catalogue_text)
 
 
-@app.command()
-def plan(
-    path_or_id: str,
-    context: Annotated[int | None, typer.Option(help="Tokens of context.")] = None,
-    kv_type: Annotated[str | None, typer.Option(help="f16, q8_0 or q4_0.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Tokens per prefill batch.")] = None,
-    backend: Annotated[Backend | None, typer.Option(help="llama_cpp or transformers.")] = None,
-    as_json: Json = False,
-) -> None:
-    """What a model would need on this PC, part by part."""
-    from chatbot.hardware.detect import detect, installed
-    from chatbot.memory import plan as planning
-    from chatbot.memory.headers import read_model
-
-    def work() -> dict[str, Any]:
-        path = Path(path_or_id)
-        if not path.exists():
-            rows = run("models list")["models"]
-            path = Path(next((m["path"] for m in rows if m["id"] == path_or_id), path_or_id))
-        wishes = planning.Wishes(context, kv_type, batch, backend)
-        hardware = detect(Paths.default().data)
-        return planning.to_dict(planning.plan(hardware, read_model(path), wishes, installed()))
-
-    show(told(work), as_json, lambda r: str(r["reason"]))
+app.command()(plan)
 
 
 @app.command("import")

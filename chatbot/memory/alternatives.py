@@ -223,7 +223,9 @@ def _with_memory(
         yield from _more("context", goal, place, room, as_quick)
     for other in sorted(others, key=lambda other: other.facts.size):
         if other.facts.size > case.facts.size:
-            goal = replace(case, facts=other.facts).wishing(context=found.context)
+            goal = replace(case, facts=other.facts).wishing(
+                context=found.context, precision=None, backend=None
+            )
             for one in _more("file", goal, place, room, as_quick):
                 yield replace(one, model=other.model, ready=other.ready)
                 return
@@ -245,7 +247,9 @@ def _poorer(case: Case, others: Sequence[Variant]) -> Iterator[Alternative]:
             yield one
     for other in sorted(others, key=lambda other: -other.facts.size):
         if other.facts.size < case.facts.size:
-            of_file = replace(case, facts=other.facts).wishing(gpu_layers=None, precision=None)
+            of_file = replace(case, facts=other.facts).wishing(
+                gpu_layers=None, precision=None, backend=None
+            )
             if one := _now("file", of_file):
                 yield replace(one, model=other.model, ready=other.ready)
                 break
@@ -256,13 +260,14 @@ def _poorer(case: Case, others: Sequence[Variant]) -> Iterator[Alternative]:
 def _files(case: Case, found: MemoryPlan, others: Sequence[Variant]) -> Iterator[Alternative]:
     """The most exact other file that runs as well now, and one that runs wholly on the GPU where this does not."""
     for other in sorted(others, key=lambda other: -other.facts.size):
-        one = _now("file", replace(case, facts=other.facts).wishing(precision=None))
+        one = _now("file", replace(case, facts=other.facts).wishing(precision=None, backend=None))
         if one is None:
             continue
         larger = other.facts.size > case.facts.size and one.plan.context >= min(
             found.context, ROOMY_CONTEXT
         )
         quicker = found.device.endswith("cpu") and not one.plan.device.endswith("cpu")
+        quicker = quicker or (found.backend == "transformers" and found.device == "cpu")
         if (larger and _as_quick(one.plan, found)) or quicker:
             yield replace(one, model=other.model, ready=other.ready)
             return

@@ -192,7 +192,7 @@ class Calibration:
 
     def factors(self) -> dict[str, float]:
         """What `plan` is given: factors by 'backend/place', only those that are applied."""
-        return {f"{c.backend}/{c.place}": c.factor for c in self.corrections() if c.applied}
+        return _factors(self.corrections())
 
 
 def learnt(loads: Iterable[Load]) -> list[Correction]:
@@ -222,6 +222,11 @@ def recorded(file: Path, machine: str, limit: int = NEWEST) -> list[Load]:
     return [_load(row) for row in rows]
 
 
+def recorded_factors(file: Path, machine: str) -> dict[str, float]:
+    """What `plan` is given, from that database, only read."""
+    return _factors(learnt(recorded(file, machine, 4 * NEWEST)))
+
+
 def to_dict(load: Load) -> dict[str, Any]:
     """The load as `hardware --json` prints it: bytes, and the error as a share."""
     plan = load.plan
@@ -237,6 +242,10 @@ def to_dict(load: Load) -> dict[str, Any]:
         "error": load.error,
         "complete": load.complete,
     }
+
+
+def _factors(corrections: Iterable[Correction]) -> dict[str, float]:
+    return {f"{c.backend}/{c.place}": c.factor for c in corrections if c.applied}
 
 
 def _correction(backend: str, place: Place, ratios: list[float]) -> Correction:

@@ -72,8 +72,7 @@ class Planner:
         variants = [
             Variant(other.model_id, other.facts, ready=not other.type)
             for other in same
-            if other.facts.format == case.facts.format
-            and (not other.type or other.type not in ready)
+            if not other.type or other.type not in ready
         ]
         return alternatives(case, found, variants)
 
