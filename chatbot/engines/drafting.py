@@ -31,6 +31,7 @@ _REMEMBERED = 32
 """A rate follows about so many of the last guesses."""
 _PRIOR_WEIGHT = 4
 _FORGOTTEN_AFTER = 500
+_PLAIN_FIRST = 3
 # From this many agreeing tokens on, and how often the next one is then right before anything is known.
 _PRIORS = {RUN: 0.3, 4: 0.4, 6: 0.5, 9: 0.6, 13: 0.7}
 
@@ -75,13 +76,13 @@ class PromptLookup:
     def took(self, token: int) -> bool:
         tokens = self._tokens
         right = self.matched > 0 and tokens[self._at] == token
+        self._after[tuple(tokens[-RUN:])] = len(tokens)
         tokens.append(token)
         if right:
             self._at += 1
             self.matched += 1
         else:
             self._find()
-        self._after[tuple(tokens[-RUN:])] = len(tokens)
         return right
 
     def _find(self) -> None:
@@ -120,6 +121,8 @@ class Experience:
 
     def cost(self, size: int) -> float:
         """The time for a batch of `size` tokens, in times for one token."""
+        if len(self._plain) < _PLAIN_FIRST:
+            return size  # nothing to compare with yet
         measured = self._costs.get(size)
         if measured is not None and self._batches - self._last[size] < _FORGOTTEN_AFTER:
             return measured
