@@ -313,7 +313,7 @@ def _cut(engine: LlamaCpp, options: GenerationOptions, letters: int) -> Answer:
         return len(Answer(said).text) >= letters
 
     for delta in engine.stream(ASKED, options, enough):
-        said.append(delta)
+        said += [delta]
     return Answer(said)
 
 
