@@ -25,8 +25,8 @@ _NORMS = tuple(
     for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Phi3", "SmolLM3", "Granite")
 )
 """Written alike: six small kernels that one does as well."""
-_AGREE = 0.25
-"""How far logits may differ from those of the growing cache, in their standard deviations."""
+_AGREE = 0.1
+"""How far the logits may be from those with the growing cache, relative to how they scatter."""
 
 
 class Unsuitable(Exception):
@@ -51,6 +51,9 @@ class Static:
         self._counting = torch.arange(slots, device=device)
         self._given = torch.zeros(1 + SHAPES[-1], dtype=torch.long, device=device)
         self._cache: Any = _Places(torch, slots)
+        self._open_or_shut = [
+            torch.tensor(bias, dtype=model.dtype, device=device) for bias in (0.0, float("-inf"))
+        ]
         self._logits: Any = None
         self._replay = Replay(torch, device)
         self._read = 0
@@ -139,8 +142,7 @@ class Static:
             seen = places <= rows
             if reach is not None:
                 seen &= places > rows - reach
-            mask = torch.zeros(seen.shape, dtype=self._model.dtype, device=self._device)
-            masks[kind] = mask.masked_fill_(~seen, float("-inf"))[None, None]
+            masks[kind] = torch.where(seen, *self._open_or_shut)[None, None]
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     # --- trust
@@ -161,7 +163,7 @@ class Static:
             except Exception as error:
                 raise Unsuitable(f"{type(error).__name__}: {error}") from error
             for known, ours in zip([*right, *right[1:]], found, strict=True):
-                if not (known - ours).abs().max() <= _AGREE * known.std():
+                if not (known - ours).norm() <= _AGREE * (known - known.mean()).norm():
                     raise Unsuitable("the logits differ from those with a growing cache")
         self.forget(0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +14,7 @@ import pytest
 import torch
 import transformers
 
+from benchmarks import cuda
 from chatbot.engines import static
 from chatbot.engines.base import EngineSpec
 from chatbot.engines.growing import Growing
@@ -342,3 +345,17 @@ def test_no_memory_while_recording_is_out_of_memory(
                 list(engine.stream(QUESTION, ASKED["greedy"]))
         assert written(engine, ASKED["greedy"])[0] == plain  # and the engine goes on
         assert engine._reader.recorded
+
+
+def test_the_benchmark_measures_every_way_of_writing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = "cuda --device cpu --shape tiny --tokens 8 --rounds 1 --json"
+    monkeypatch.setattr(sys, "argv", asked.split())
+    cuda.main()
+    told = json.loads(capsys.readouterr().out)
+    (row,) = told["rows"]
+    assert all(row[name] > 0 for name in cuda.COLUMNS if name != "memory")
+    assert row["steps"] == "launched"
+    assert cuda.shown(row).count("|") == len(cuda.COLUMNS) + 2
+    assert "(launched)" in cuda.shown(row)
