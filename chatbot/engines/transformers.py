@@ -24,6 +24,7 @@ from chatbot.engines.base import (
     write,
 )
 from chatbot.engines.drafting import Drafter, Experience, Guesses, PromptLookup
+from chatbot.engines.exhaustion import names_memory
 from chatbot.engines.growing import Growing
 from chatbot.engines.static import Static, Unsuitable
 from chatbot.engines.templates import ChatTemplate
@@ -38,7 +39,6 @@ DEFAULT_CONTEXT = 8192
 _PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 # Fine-tuned models often name only one of the tokens that end their answers.
 _ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>")
-_NO_ROOM_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Transformers:
@@ -206,11 +206,9 @@ class Transformers:
     def _memory_watched(self) -> Iterator[None]:
         try:
             yield
-        except self._torch.OutOfMemoryError as error:
-            raise OutOfMemory(name=self._name) from error
         except RuntimeError as error:
-            if any(words in str(error) for words in _NO_ROOM_WORDS):
-                raise OutOfMemory(name=self._name) from error
+            if isinstance(error, self._torch.OutOfMemoryError) or names_memory(str(error)):
+                raise OutOfMemory(_first_line(error), name=self._name) from error
             raise
 
     # --- tokens

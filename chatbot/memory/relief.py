@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from chatbot.errors import ChatbotError, MemoryPhase, MemoryPlace, OutOfMemory
 from chatbot.hardware.detect import Installed
-from chatbot.i18n import N_, figure, filled, translate
+from chatbot.i18n import N_, filled, translate
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.plan import Wishes, plan
 from chatbot.types import Hardware, Language, MemoryPlan
@@ -79,14 +79,6 @@ class Cure:
     def text(self, language: Language) -> str:
         """What it does, without a full stop."""
         return filled(self.words, self.values, language)
-
-    def numbers(self, language: Language) -> str:
-        """How much it needs, and how much less that is; "" for quotations."""
-        if not self.needs:
-            return ""
-        words = translate(N_("It needs {needs} GB, {saves} GB less."), language)
-        needs, saves = figure(self.needs / 1e9, language), figure(self.saves / 1e9, language)
-        return words.format(needs=needs, saves=saves)
 
     def price(self, language: Language) -> str:
         """What it costs the person."""

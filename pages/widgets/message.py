@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -18,9 +19,12 @@ from chatbot.library.documents import failure_text
 from chatbot.markup import harmless, literal
 from chatbot.services import services
 from chatbot.types import Document, Message
-from widgets import source, support_marks
+from widgets import out_of_memory, source, support_marks
 from widgets.clipboard import copy_button
 from widgets.words import _, decimal, language, plural, seconds
+
+if TYPE_CHECKING:
+    from chatbot.memory.relief import Cure
 
 _WORTH_SAYING = 0.05
 """Seconds; quotations are often there at once."""
@@ -41,6 +45,10 @@ def show(
         return
     with answer(message.id):
         body(message)
+        if ran_out := out_of_memory.told(message.error):
+            again = partial(_answer_again, message)
+            over = message.id != versions[-1]
+            out_of_memory.show(ran_out, message.id, again, over=over, disabled=busy)
         _sources(message)
         footer(message)
         _actions(message, versions, busy=busy)
@@ -65,7 +73,7 @@ def body(message: Message, *, cursor: str = "") -> None:
     for notice in message.notices:
         if _(notice) != answer:
             st.caption(f":material/info: {literal(_(notice))}")
-    if message.error:
+    if message.error and not out_of_memory.told(message.error):
         st.error(literal(error_text(message, language())), icon=":material/error:")
     elif message.state in _STATES:
         st.caption(f":material/stop_circle: {_(_STATES[message.state])}")
@@ -261,6 +269,11 @@ def _version_switch(message: Message, versions: list[str], *, busy: bool) -> Non
 def scroll_to_question() -> None:
     """Bring the last question to the top at the next drawing."""
     st.session_state["scroll"] = st.session_state.get("scroll", 0) + 1
+
+
+def _answer_again(message: Message, cure: Cure) -> None:
+    scroll_to_question()
+    services().answer_again(message, cure)
 
 
 def _regenerate(message: Message) -> None:

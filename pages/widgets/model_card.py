@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from chatbot.errors import ChatbotError, ModelDoesNotFit
+from chatbot.errors import ChatbotError, ModelDoesNotFit, OutOfMemory
 from chatbot.i18n import N_
 from chatbot.markup import literal
 from chatbot.models.relations import base_of
 from chatbot.services import services
 from chatbot.types import ModelArtifact
-from widgets import fit_badge, loaded_model, model_actions, model_verdict
+from widgets import fit_badge, loaded_model, model_actions, model_verdict, out_of_memory
 from widgets.words import _, decimal, language, moment, plural, size
+
+if TYPE_CHECKING:
+    from chatbot.memory.relief import Cure
 
 _FORMATS = {
     "gguf": "GGUF",
@@ -180,6 +184,8 @@ def _run(model: ModelArtifact, *, in_memory: bool) -> None:
         fit_badge.show(plan)
     with load, st.container(horizontal=True):
         _load_buttons(model, fits=plan.fits, intact=intact, in_memory=in_memory, wishes=wishes)
+    if ran_out := out_of_memory.told(st.session_state.get(f"ran-out-{model.id}")):
+        out_of_memory.show(ran_out, model.id, partial(_load_cured, model), loading=True)
 
 
 def _wishes(model: ModelArtifact) -> dict[str, Any]:
@@ -250,12 +256,23 @@ def _load(model: ModelArtifact, *, anyway: bool, wishes: dict[str, Any]) -> None
     try:
         with st.spinner(_("Loading {name}").format(name=model.name), show_time=True):
             services().load_model(model.id, anyway=anyway, **wishes)
+        st.session_state.pop(f"ran-out-{model.id}", None)
+    except OutOfMemory as error:
+        st.session_state[f"ran-out-{model.id}"] = error.to_json()
     except ModelDoesNotFit:
         pass  # memory shrank since the page was drawn; the fresh plan below says so
     except ChatbotError as error:
         st.error(literal(error.text(language())), icon=":material/error:")
         return
     st.rerun()
+
+
+def _load_cured(model: ModelArtifact, cure: Cure) -> None:
+    try:
+        services().load_cured(cure)
+        st.session_state.pop(f"ran-out-{model.id}", None)
+    except OutOfMemory as error:  # the next way down is offered now
+        st.session_state[f"ran-out-{model.id}"] = error.to_json()
 
 
 def _search_buttons(model: ModelArtifact) -> None:
