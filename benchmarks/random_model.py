@@ -4,24 +4,73 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.corpus import CACHE
 
-VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_HEADS, INNER, CONTEXT = 8192, 1024, 12, 16, 8, 2816, 4096
-END = VOCABULARY - 1
+
+@dataclass(frozen=True)
+class Shape:
+    """The geometry of a Llama; the last token of the vocabulary ends an answer."""
+
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    key_heads: int
+    inner: int
+    context: int = 4096
+
+    @property
+    def end(self) -> int:
+        return self.vocabulary - 1
 
 
-def random_gguf() -> Path:
-    """The model file (160 million parameters, F16), made at first use and kept in the temp folder."""
-    file = Path(tempfile.gettempdir()) / "hearth-benchmarks" / "random-160m-f16.gguf"
+SHAPES = {
+    "160m": Shape(8192, 1024, 12, 16, 8, 2816),
+    "1b": Shape(32000, 2048, 16, 32, 8, 8192, 8192),  # Llama 3.2 1B's, with a smaller vocabulary
+}
+
+
+def random_gguf(shape: str = "160m", quantisation: str = "F16") -> Path:
+    """The model file, made at first use and kept in the temp folder.
+
+    F16 takes seconds, a quantised 1b about two minutes of two cores, at the lowest priority.
+    """
+    file = (
+        Path(tempfile.gettempdir())
+        / "hearth-benchmarks"
+        / f"random-{shape}-{quantisation.lower()}.gguf"
+    )
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         half = file.with_suffix(".half")
-        _write(half)
+        if quantisation == "F16":
+            _write(half, SHAPES[shape])
+        else:
+            source = random_gguf(shape)
+            subprocess.run([sys.executable, "-c", QUANTISE, source, half, quantisation], check=True)
         half.replace(file)
     return file
+
+
+QUANTISE = """
+import ctypes, os, sys
+from llama_cpp import llama_cpp as c
+from chatbot.child import lower_priority
+from gguf import LlamaFileType
+lower_priority(os.getpid())
+quiet = c.llama_log_callback(lambda *_: None)
+c.llama_log_set(quiet, None)
+params = c.llama_model_quantize_default_params()
+params.ftype = LlamaFileType["MOSTLY_" + sys.argv[3]]
+params.nthread = os.cpu_count()
+assert c.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(params)) == 0
+"""
 
 
 def random_folder() -> Path:
@@ -87,53 +136,62 @@ def _write_folder(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def _write(file: Path) -> None:
+def _write(file: Path, shape: Shape) -> None:
     import numpy as np
     from gguf import GGUFWriter, LlamaFileType, TokenType
 
     random = np.random.default_rng(1)
+    narrow = shape.hidden * shape.key_heads // shape.heads
+    # One block for all: what the weights are does not change the speed, and making them takes long.
+    most = shape.hidden * max(shape.vocabulary, shape.inner)
+    block = (random.standard_normal(most, np.float32) * 0.02).astype(np.float16)
 
-    def noise(*shape: int) -> np.ndarray:
-        return (random.standard_normal(shape, np.float32) * 0.02).astype(np.float16)
+    def noise(rows: int, columns: int) -> np.ndarray:
+        first = int(random.integers(0, max(most - rows * columns, 1)))
+        return block[first : first + rows * columns].reshape(rows, columns)
 
     writer = GGUFWriter(file, "llama")
     writer.add_name("random")
     writer.add_file_type(LlamaFileType.MOSTLY_F16)
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(INNER)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KEY_HEADS)
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.inner)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.key_heads)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
-    writer.add_vocab_size(VOCABULARY)
-    tokens = [*alphabet(), "Ġw", *(f"Ġw{number}" for number in range(VOCABULARY - 258)), "<end>"]
+    writer.add_rope_dimension_count(shape.hidden // shape.heads)
+    writer.add_vocab_size(shape.vocabulary)
+    tokens = [
+        *alphabet(),
+        "Ġw",
+        *(f"Ġw{number}" for number in range(shape.vocabulary - 258)),
+        "<end>",
+    ]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.NORMAL] * (VOCABULARY - 1) + [TokenType.CONTROL])
+    writer.add_token_types([TokenType.NORMAL] * (shape.vocabulary - 1) + [TokenType.CONTROL])
     writer.add_token_merges(["Ġ w"])
-    writer.add_eos_token_id(END)
-    head = noise(VOCABULARY, HIDDEN)
-    head[END] = 0  # the greedy choice never ends an answer
+    writer.add_eos_token_id(shape.end)
+    head = noise(shape.vocabulary, shape.hidden).copy()
+    head[shape.end] = 0  # the greedy choice never ends an answer
     head[:256] = 0
-    norm = np.ones(HIDDEN, np.float32)
-    writer.add_tensor("token_embd.weight", noise(VOCABULARY, HIDDEN))
+    norm = np.ones(shape.hidden, np.float32)
+    writer.add_tensor("token_embd.weight", noise(shape.vocabulary, shape.hidden))
     writer.add_tensor("output_norm.weight", norm)
     writer.add_tensor("output.weight", head)
-    narrow = HIDDEN * KEY_HEADS // HEADS
-    for layer in range(LAYERS):
-        for name, shape in {
-            "attn_q": (HIDDEN, HIDDEN),
-            "attn_k": (narrow, HIDDEN),
-            "attn_v": (narrow, HIDDEN),
-            "attn_output": (HIDDEN, HIDDEN),
-            "ffn_gate": (INNER, HIDDEN),
-            "ffn_up": (INNER, HIDDEN),
-            "ffn_down": (HIDDEN, INNER),
+    for layer in range(shape.layers):
+        for name, sides in {
+            "attn_q": (shape.hidden, shape.hidden),
+            "attn_k": (narrow, shape.hidden),
+            "attn_v": (narrow, shape.hidden),
+            "attn_output": (shape.hidden, shape.hidden),
+            "ffn_gate": (shape.inner, shape.hidden),
+            "ffn_up": (shape.inner, shape.hidden),
+            "ffn_down": (shape.hidden, shape.inner),
         }.items():
-            writer.add_tensor(f"blk.{layer}.{name}.weight", noise(*shape))
+            writer.add_tensor(f"blk.{layer}.{name}.weight", noise(*sides))
         writer.add_tensor(f"blk.{layer}.attn_norm.weight", norm)
         writer.add_tensor(f"blk.{layer}.ffn_norm.weight", norm)
     writer.write_header_to_file()
