@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.geometries import Geometry, llama, write_gguf
 from chatbot.engines.base import CONTEXT_FULL, EngineSpec
 from chatbot.engines.drafting import LENGTHS, LONGEST, RUN, Drafter, Experience, PromptLookup
 from chatbot.engines.llama_cpp import LlamaCpp
@@ -323,3 +324,32 @@ def test_small_batches_draft_nothing(tiny_gguf: Path) -> None:
         assert _ask(engine, replace(WAYS["greedy"], max_tokens=60)).stats.drafted == 0
     finally:
         engine.close()
+
+
+_RECURRENT = {"mamba_d_state": 16, "mamba_n_groups": 1, "mamba_d_conv": 4, "mamba_expand": 2}
+_SHAPE = llama(4, 128, 4, 2, 256, 512, head_dim=32)
+OTHER_SHAPES = {
+    "mamba": {"hidden_size": 128, "num_hidden_layers": 2, "state_size": 16, "vocab_size": 512},
+    "falcon_h1": {
+        **_SHAPE,
+        **_RECURRENT,
+        "mamba_d_ssm": 128,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 32,
+    },
+    "gemma3_text": {**_SHAPE, "sliding_window": 32},
+}
+
+
+@pytest.mark.parametrize("family", OTHER_SHAPES)
+def test_what_cannot_be_forgotten_is_not_tried(family: str, tmp_path: Path) -> None:
+    shape = Geometry(family, "F16", 1024, "f16", family, OTHER_SHAPES[family])
+    engine = _engine(write_gguf(shape, tmp_path / "model.gguf"))
+    turns = [Turn("user", "w1 w2 w3 w4 w5 w6 " * 20)]
+    try:
+        plain, drafted = _both(engine, replace(WAYS["greedy"], max_tokens=60), turns)
+    finally:
+        engine.close()
+    assert drafted.text == plain.text
+    # A sliding window can be wound back by a draft; a state that all tokens went into cannot.
+    assert (drafted.stats.drafted > 0) == (family == "gemma3_text")
