@@ -7,9 +7,9 @@ from collections import Counter
 
 import streamlit as st
 
-from chatbot.chat.history import error_text
 from chatbot.hardware.monitor import Sample
 from chatbot.markup import literal
+from chatbot.memory.relief import Cure
 from chatbot.services import services
 from chatbot.types import Gpu, Hardware
 from widgets import graphics_cards, loaded_model, loads, meter, over_time, this_pc_speed
@@ -198,13 +198,24 @@ def _disk(sample: Sample) -> None:
 
 
 def _last_out_of_memory() -> None:
-    message = services().history.last_out_of_memory()
-    if message is not None:
-        with st.expander(
-            _("Memory ran out last on {when}").format(when=moment(message.created_at)),
-            icon=":material/warning:",
-        ):
-            st.markdown(literal(error_text(message, language())))
+    """Where memory ran out last, what came back, and what helps."""
+    last = services().last_out_of_memory()
+    if last is None:
+        return
+    with st.expander(
+        _("Memory ran out last on {when}").format(when=moment(last.at)),
+        icon=":material/warning:",
+    ):
+        st.markdown(literal(" ".join(last.error.sentences(language()))))
+        cures = [Cure.from_dict(cure) for cure in last.error.values.get("cures", ())]
+        if last.cure is not None:
+            words = _("Changed then: {change}.")
+            st.markdown(words.format(change=literal(last.cure.text(language()))))
+        elif cures:
+            st.markdown(_("What helps, the least harm first:"))
+            for cure in cures:
+                change, price = literal(cure.text(language())), literal(cure.price(language()))
+                st.markdown(f"- {change}. :gray[{price}]")
 
 
 def _inventory(hardware: Hardware) -> None:

@@ -65,14 +65,8 @@ def lines(charts: Sequence[tuple[str, Mapping[str, Pieces]]], seconds: int, *, s
     _show(figures, small=small)
 
 
-def answers(
-    title: str,
-    series: Mapping[str, Sequence[Point]],
-    unit: str,
-    middle: str,
-    ends: tuple[str, str],
-) -> None:
-    """A dot an answer, one colour a name; `middle` is said beside the title. Points are answers before the last."""
+def answers(title: str, series: Mapping[str, Sequence[Point]], ends: tuple[str, str]) -> None:
+    """A dot an answer, one colour a name. Points are answers before the last, and the figure."""
     points = [point for named in series.values() for point in named]
     last = max(*(back for back, _value in points), 1.0)
     top = _ceiling(max(value for _back, value in points))
@@ -82,9 +76,9 @@ def answers(
         for number, named in enumerate(series.values())
     )
     key = [(_colored(number, "dot"), name, "") for number, name in enumerate(series)]
-    digits = 0 if top >= 10 else 1
-    scale = (f"{decimal(top, digits)} {unit}", decimal(top / 2, digits), "0")
-    _show([_figure(f"{title} · {middle}", key, _svg(drawn), scale, ends, small=False)], small=False)
+    digits = 0 if top >= 10 and top % 2 == 0 else 1
+    scale = (decimal(top, digits), decimal(top / 2, digits), "0")
+    _show([_figure(title, key, _svg(drawn), scale, ends, small=False)], small=False)
 
 
 def _show(figures: Sequence[str], *, small: bool) -> None:

@@ -36,7 +36,7 @@ def answers() -> None:
         (_("Wait for the first word"), waits, "s"),
     ):
         told = middle.format(figure=f"{decimal(statistics.median(values))} {unit}")
-        chart.answers(title, _by_model(models, values), unit, told, ends)
+        chart.answers(f"{title} · {told}", _by_model(models, values), ends)
 
 
 def _by_model(models: Sequence[str], values: Sequence[float]) -> dict[str, list[chart.Point]]:
@@ -103,7 +103,7 @@ def _figures(found: Speeds) -> None:
     hardware = services().hardware()
     best = recommend(hardware)
     would = [
-        f"{decimal(billions, 0 if billions >= 2 else 1)}B ≈ {decimal(speed, 0 if speed >= 10 else 1)}"
+        f"{decimal(billions, 0 if billions >= 2 else 1)}B ≈ {decimal(speed, 0 if speed >= 10 else 1)}"
         for billions, speed in writing_speeds(hardware, found)
     ]
     if best and would:
@@ -127,7 +127,7 @@ def _row(name: str, value: str) -> None:
 
 
 def _per_second(number: float | None) -> str:
-    return f"{decimal(number / 1e9)} GB/s" if number else ""
+    return f"{decimal(number / 1e9, 1 if number < 1e11 else 0)} GB/s" if number else ""
 
 
 def _operations(number: float | None) -> str:

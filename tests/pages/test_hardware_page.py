@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 
 import pytest
 
+from chatbot.errors import OutOfMemory
 from chatbot.hardware.speeds import Speeds
+from chatbot.memory.incidents import Incident
+from chatbot.memory.relief import WORDS, Cure
 from chatbot.memory.speed import keep
 from chatbot.types import (
     GenerationStats,
@@ -192,21 +194,35 @@ def test_a_card_is_compared_with_the_processor(open_page, services):
     assert "100 GFLOP/s · RTX 12.0 TFLOP/s" in shown(app)
     assert "multiplies 120 times as fast" in shown(app)
     assert "Transfer to the card" in shown(app)
-    assert "B ≈ " in shown(app), "what models of usual sizes would write"
+    assert "B\N{NO-BREAK SPACE}≈" in shown(app), "what models of usual sizes would write"
 
 
-def test_the_speed_of_answers_and_the_last_out_of_memory(open_page, services):
+def test_the_speed_of_answers(open_page, services):
     conversation = services.history.create()
     for speed in (8.0, 9.5):
         stats = GenerationStats(tokens_per_second=speed, seconds_to_first_token=1.25)
         services.history.add(
             conversation.id, None, "assistant", "Xong.", engine="llama_cpp", stats=stats
         )
-    lost = json.dumps({"code": "out_of_memory", "values": {"name": "Llama"}})
-    services.history.add(conversation.id, None, "assistant", "", state="failed", error=lost)
     app = open_page("hardware.py")
     assert "median 8.8 tokens/s" in drawn(app)
-    assert "Memory ran out while running" in shown(app)
+    assert "Memory ran out" not in str(app.expander)
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_the_last_out_of_memory_has_its_cause_and_its_cure(
+    open_page, services, monkeypatch, chosen
+):
+    cure = Cure("batch", "m", saves=GIB, words=WORDS["batch"], values={"new": 128, "old": 512})
+    freed = {"ram": [9 * 10**9, 2 * 10**9]}
+    error = OutOfMemory(name="Llama", phase="prefill", freed=freed, cures=[cure.to_dict()])
+    last = Incident(1, 1_800_000_000.0, error, cure if chosen else None)
+    monkeypatch.setattr(services, "last_out_of_memory", lambda: last)
+    app = open_page("hardware.py")
+    assert "while the model “Llama” was reading the question" in shown(app)
+    assert "9.0 GB then, 2.0 GB now" in shown(app).replace("\\", "")
+    assert "128 tokens at a time instead of 512" in shown(app)
+    assert ("Changed then:" if chosen else "What helps") in shown(app)
 
 
 def test_free_memory_and_an_hour(open_page):
