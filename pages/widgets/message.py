@@ -167,6 +167,9 @@ def footer(message: Message) -> None:
         parts.append(_("context {used} of {context}").format(used=tokens, context=stats.context))
         if stats.cached_tokens:
             parts.append(_("{count} tokens reused").format(count=stats.cached_tokens))
+        if stats.drafted:
+            guessed = _("{kept} of {count} guessed tokens kept")
+            parts.append(guessed.format(kept=stats.accepted, count=stats.drafted))
     else:
         parts += [seconds(stats.seconds)] if stats.seconds >= _WORTH_SAYING else []
     name = message.model if message.engine != "extractive" else _("Quoted from your documents")
