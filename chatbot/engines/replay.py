@@ -21,7 +21,7 @@ class Replay:
         self._graphs: dict[Hashable, Any] = {}
         self._pool: Any = None
         self._stream: Any = None
-        self.reason = "" if device == "cuda" else f"no CUDA graphs on {device}"
+        self.reason = "" if device.startswith("cuda") else f"no CUDA graphs on {device}"
 
     def run(self, key: Hashable, step: Callable[[], None]) -> None:
         """Do the step; the second time and later with this key it is only replayed."""
@@ -40,20 +40,22 @@ class Replay:
     def _record(self, key: Hashable, step: Callable[[], None]) -> None:
         """Do the step and record it beside; what cannot be recorded is never tried again."""
         cuda = self._torch.cuda
+        current = cuda.current_stream()
         try:
             if self._stream is None:
                 self._stream, self._pool = cuda.Stream(), cuda.graph_pool_handle()
             # Once for real on the recording stream: libraries set themselves up with the first use.
-            self._stream.wait_stream(cuda.current_stream())
+            self._stream.wait_stream(current)
             with cuda.stream(self._stream):
                 step()
-            cuda.current_stream().wait_stream(self._stream)
+            current.wait_stream(self._stream)
             graph = cuda.CUDAGraph()
             with cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
                 step()
         except RuntimeError as error:
+            cuda.set_stream(current)  # a recording that failed may leave its own behind
             if full := _out_of_memory(error, self._torch.OutOfMemoryError):
                 raise full from error
             self.forget()

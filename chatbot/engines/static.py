@@ -58,7 +58,7 @@ class Static:
         self._replay = Replay(torch, device)
         self._read = 0
         with torch.inference_mode():
-            self._prove(min(batch, size // 2))
+            self._prove(max(min(batch, size // 2), 3))
 
     @property
     def recorded(self) -> bool:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 8192
 _PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+_TORCH_NAMES = {"rocm": "cuda"}
 # Fine-tuned models often name only one of the tokens that end their answers.
 _ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>")
 
@@ -65,7 +66,7 @@ class Transformers:
         self._model: Any
         self._name = spec.title
         self._batch = max(1, spec.batch)
-        self._device = spec.device or _best_device(torch)
+        self._device = _TORCH_NAMES.get(spec.device, spec.device) or _best_device(torch)
         precision = spec.precision or _best_precision(torch, self._device)
         if precision not in _PRECISIONS:
             raise SettingsError(f"precision = {precision}")
@@ -162,7 +163,7 @@ class Transformers:
         self._reader.close()
         self._model = None
         gc.collect()
-        if self._device == "cuda":
+        if self._device.startswith("cuda"):
             self._torch.cuda.empty_cache()
 
     # --- loading

@@ -69,6 +69,7 @@ def act_out(monkeypatch: Any) -> None:
         "Stream": FakeStream,
         "current_stream": FakeStream,
         "stream": lambda _stream: nullcontext(),
+        "set_stream": lambda _stream: None,
         "graph_pool_handle": object,
         "CUDAGraph": FakeGraph,
         "graph": record,

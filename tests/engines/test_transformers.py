@@ -22,6 +22,8 @@ from chatbot.engines.replay import Replay
 from chatbot.engines.static import Static, Unsuitable
 from chatbot.engines.transformers import Transformers
 from chatbot.errors import OutOfMemory
+from chatbot.memory.config import described
+from chatbot.memory.footprint import kv_bytes
 from chatbot.types import Delta, GenerationOptions, GenerationStats, Turn
 from tests.engines.conftest import GREEDY, QUESTION
 from tests.engines.fake_graphs import FakeGraph, act_out
@@ -98,6 +100,16 @@ def test_the_last_places_of_the_context_can_be_read(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(found, right[at : at + 4], rtol=0, atol=2e-5)
     for at in range(60, 64):
         torch.testing.assert_close(fixed.read(tokens[at : at + 1])[0], right[at], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["grouped", "window in some layers"])
+def test_the_cache_takes_what_the_plan_counts(family: str) -> None:
+    ours = model(*FAMILIES[family])
+    fixed = Static(torch, ours, 400, 64, "cpu")
+    fixed.read(list(range(40)))
+    taken = sum(places.nbytes for both in fixed._cache._layers.values() for places in both)
+    layers = described(ours.config.to_dict(), "a model").layers
+    assert kv_bytes(layers, 400, 4) <= taken <= kv_bytes(layers, 424, 4)
 
 
 def test_a_broken_number_does_not_outlive_its_conversation() -> None:
