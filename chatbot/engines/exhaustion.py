@@ -12,10 +12,10 @@ from types import TracebackType
 
 from chatbot.errors import MemoryPhase, MemoryPlace
 from chatbot.hardware.nvidia import nvidia_gpus
-from chatbot.hardware.pressure import pressure
+from chatbot.hardware.pressure import pressure, programs_ended
 
 LOOK_SECONDS = 0.25
-GPU_LOOKS = 4
+GPU_LOOKS = 8
 """Every how many looks the graphics cards are asked too."""
 GONE_SECONDS = 2.0
 
@@ -60,9 +60,10 @@ class Witness:
         self._pid = pid
         self._gpus = gpus
         self._done = threading.Event()
-        self._first = self._last = pressure(None, gpus=gpus)
-        self._most = self._first.used
-        self._gpu_most = self._first.gpu_used
+        self._ended_before = programs_ended()
+        self._last = pressure(gpus=gpus)
+        self._most = self._last.used
+        self._gpu_most = self._last.gpu_used
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
 
     def __enter__(self) -> Witness:
@@ -91,7 +92,7 @@ class Witness:
         """Whether a process that ended like this, with these last words, did so for want of memory."""
         if ending in _WINDOWS_EXITS or ending == os.strerror(errno.ENOMEM) or names_memory(said):
             return True
-        if ending in _KILLED and pressure().kills > self._first.kills:
+        if ending in _KILLED and programs_ended() > self._ended_before:
             return True
         return ending in _KILLED | _CRASHED and self._last.short
 

@@ -22,7 +22,6 @@ FULL = 0.97
 class Pressure:
     """Bytes of main memory in use and free, of GPUs in use (None: not asked), and signs of shortage.
 
-    `kills` counts the programs that the system ended for want of memory; only its growth means something.
     `limited` says that the process has nearly filled the address space it may have.
     """
 
@@ -30,7 +29,6 @@ class Pressure:
     free: int
     total: int
     gpu_used: int | None
-    kills: int
     limited: bool
 
     @property
@@ -40,7 +38,7 @@ class Pressure:
 
 
 def pressure(pid: int | None = None, *, gpus: bool = False) -> Pressure:
-    """Memory as it is now, with what limits that process; about 0.2 ms without `gpus`."""
+    """Memory as it is now, with what limits that process; about 0.3 ms without `gpus`."""
     memory = psutil.virtual_memory()
     total, free = within_container(memory.total, memory.available)
     cards = nvidia_gpus() if gpus else ()
@@ -49,13 +47,12 @@ def pressure(pid: int | None = None, *, gpus: bool = False) -> Pressure:
         free=free,
         total=total,
         gpu_used=sum(card.total - card.free for card in cards) if cards else None,
-        kills=_kills(),
         limited=_limited(pid),
     )
 
 
-def _kills() -> int:
-    """How many programs Linux has ended for want of memory, in our control group and anywhere."""
+def programs_ended() -> int:
+    """How many programs Linux has ended for want of memory; only its growth means something."""
     if sys.platform != "linux":
         return 0
     return sum(_counter(file) for file in (Path("/proc/vmstat"), *_control_group_files()))

@@ -202,3 +202,73 @@ def check(case: Case, error: OutOfMemory, phase: str) -> None:
     last = case.services.last_out_of_memory()
     assert last is not None
     assert last.id == error.values["incident"]
+
+
+def test_the_first_way_is_tried_when_the_person_says_so_and_the_answer_says_it(
+    on_llama_cpp: Case,
+) -> None:
+    services = on_llama_cpp.services
+    conversation = on_llama_cpp.begun()
+    failed, _ = on_llama_cpp.strike(conversation, "prefill", "raise")
+    error = ChatbotError.from_json(failed.error or "{}")
+    assert isinstance(error, OutOfMemory)
+    cure = cures_of(error)[0]
+    assert cure.kind == "batch"
+    message = services.answer_again(failed, cure).wait(60)
+    assert message.state == "complete"
+    assert message.notices == (cure.notice("vi"),)
+    assert "128" in message.notices[0]
+    loaded = services.engines.loaded
+    assert loaded is not None
+    assert loaded.spec.batch == cure.wishes["batch"]
+    assert services.last_out_of_memory().cure == cure
+    versions = services.history.siblings(conversation.id)[message.id]
+    assert versions == [failed.id, message.id]
+    assert services.history.message(failed.id) == failed
+
+
+def test_by_setting_it_goes_on_at_once_and_both_versions_stay(on_llama_cpp: Case) -> None:
+    services = on_llama_cpp.services
+    services.change_settings(retry_smaller="automatic")
+    try:
+        conversation = on_llama_cpp.begun()
+        on_llama_cpp.order.write_text(json.dumps({"phase": "decode", "kind": "group"}))
+        if not GROUP.exists():
+            on_llama_cpp.order.write_text(json.dumps({"phase": "decode", "kind": "abort"}))
+        first = services.answers.ask(conversation.id, "Kể tiếp đi.")
+        last = first.last()
+    finally:
+        services.change_settings(retry_smaller="ask")
+    assert first.message.state == "failed"
+    assert first.message.text, "what was written is kept"
+    assert last.state == "complete"
+    assert len(last.notices) == 1
+    assert services.answers.running(conversation.id) is None
+    assert services.history.branch(conversation.id)[-1] == last
+    assert services.history.siblings(conversation.id)[last.id] == [first.message.id, last.id]
+
+
+def test_a_load_outside_a_conversation_says_what_would_help_and_does_it(on_llama_cpp: Case) -> None:
+    services = on_llama_cpp.services
+    services.engines.unload()
+    on_llama_cpp.order.write_text(json.dumps({"phase": "load", "kind": "abort"}))
+    with pytest.raises(OutOfMemory) as raised:
+        services.load_model(on_llama_cpp.model_id)
+    assert services.engines.loaded is None
+    cure = cures_of(raised.value)[0]
+    assert cure.kind == "context"
+    assert cure.text("en")[1:] in str(raised.value)
+    services.load_cured(cure)
+    loaded = services.engines.loaded
+    assert loaded is not None
+    assert loaded.info.context == cure.wishes["context"]
+
+
+def test_quotations_are_always_left(on_llama_cpp: Case) -> None:
+    services = on_llama_cpp.services
+    conversation = on_llama_cpp.begun()
+    failed, _ = on_llama_cpp.strike(conversation, "load", "raise")
+    error = ChatbotError.from_json(failed.error or "{}")
+    assert isinstance(error, OutOfMemory)
+    message = services.answer_again(failed, cures_of(error)[-1]).wait(60)
+    assert (message.state, message.engine) == ("complete", "extractive")
