@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.chat import prompt
+from chatbot.engines.templates import ChatTemplate
 from chatbot.errors import ContextOverflow
 from chatbot.types import Message, Passage, SearchResult, Source
 
@@ -148,6 +149,86 @@ def test_earlier_turns_are_laid_out_exactly_as_they_were_sent():
     ]
     second = build("Câu hai?", sources=[source(2)], before=answered)
     assert second.turns[: len(first.turns)] == first.turns
+
+
+def conversation(*exchanges):
+    """Messages of (question, answer, sources) one after another."""
+    messages = []
+    for number, (question, answer, sources) in enumerate(exchanges):
+        messages += [
+            Message(f"q{number}", "c", None, "user", question, 0),
+            Message(f"a{number}", "c", f"q{number}", "assistant", answer, 0, sources=sources),
+        ]
+    return messages
+
+
+def test_the_system_prompt_stays_one_text_for_the_whole_conversation():
+    """Another one would make the model read everything anew."""
+    first = build("Khi nào bị cảnh báo học vụ?", scope="also")
+    before = conversation(("Khi nào bị cảnh báo học vụ?", "Đáp", ()))
+    other_language = build("And when is the deadline?", before=before, scope="also")
+    with_passages = build("Còn học phí?", [source(1)], before=before, scope="also")
+    side = prompt.rewriting("Rewrite it.", before, scope="also", system_prompt="", style="balanced")
+    for turns in (other_language.turns, with_passages.turns, side):
+        assert turns[: len(first.turns)] == first.turns
+
+
+def test_that_nothing_was_found_is_said_in_the_question_and_repeated_as_it_was():
+    first = build("What is a lease?", scope="also")
+    assert first.turns[-1].text.startswith("There are no passages for this question.")
+    before = conversation(("What is a lease?", "A contract.", ()))
+    second = build("And a rent?", [source(1)], before=before, scope="also")
+    assert second.turns[1] == first.turns[1]
+    assert build("What is a lease?", scope="none").turns[-1].text == "What is a lease?"
+
+
+PLAIN = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{{ '<|im_start|>assistant\\n' }}"
+)
+# As Qwen3's: thoughts of earlier answers are left out, and switching them off writes an empty one.
+THINKING = PLAIN + "{% if not enable_thinking %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "thinking", "same"),
+    [
+        (None, True, "all"),
+        (PLAIN, True, "all"),
+        (THINKING, False, "before the answer"),
+        (THINKING, True, "before the answer"),
+    ],
+)
+def test_a_prompt_begins_with_the_one_before_and_its_answer(template, thinking, same):
+    """Of a model that thinks, only its answers are read again: their thoughts do not return."""
+    chat = ChatTemplate(template, {})
+    first = build("Câu một?", sources=[source(1)])
+    one = chat.render(first.turns, thinking=thinking).text
+    thoughts = "<think>\nHm.\n</think>\n\n" if template == THINKING and thinking else ""
+    before = conversation(("Câu một?", f"{thoughts}Đáp [1]", first.sources))
+    second = build("Câu hai?", sources=[source(2)], before=before)
+    two = chat.render(second.turns, thinking=thinking).text
+    chat.close()
+    if same == "all":
+        answer = " Đáp [1]" if template is None else "Đáp [1]"
+        assert two.startswith(one + answer)
+    else:
+        stable = one.removesuffix("<think>\n\n</think>\n\n")
+        assert two.startswith(stable)
+        assert stable.endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("template", [None, PLAIN])
+def test_two_conversations_begin_with_the_same_system_prompt(template):
+    chat = ChatTemplate(template, {})
+    texts = [
+        chat.render(build(question, [source(number)]).turns).text
+        for number, question in enumerate(("Khi nào?", "Ở đâu thế?"), 1)
+    ]
+    chat.close()
+    system = build("Khi nào?").turns[0].text
+    shared = texts[0][: texts[0].index(system) + len(system)]
+    assert all(text.startswith(shared) for text in texts)
 
 
 def test_thinking_and_failed_answers_do_not_return_to_the_prompt():
