@@ -257,11 +257,12 @@ class EngineWorker:
             if frame["tokens"] is not None:
                 return int(frame["tokens"])
 
-    def tune(self) -> Tuned | None:
+    def tune(self, report: Callable[[], None] = lambda: None) -> Tuned | None:
         """Measure on the loaded model which threads, batch and attention suit it; the next load may use them.
 
-        Takes its turn in the line and gives up at once when a question comes. None then, where no model
-        of llama.cpp is loaded, and where other programs keep the processor busy.
+        Takes its turn in the line and gives up at once when a question comes, or `report`, asked twice a
+        second, raises. None then, where no model of llama.cpp is loaded, and where other programs keep the
+        processor busy.
         """
         with self._line.turn():
             if not self.loaded or self.spec.backend != "llama_cpp":
@@ -269,6 +270,7 @@ class EngineWorker:
             told: Event = {}
             with contextlib.closing(self._child.stream("tune", ticks=True)) as frames:
                 for told, _ in frames:  # noqa: B007 - the last one tells
+                    report()
                     if self._line.awaited:
                         return None
             tuned = Tuned(**told["tuned"]) if told["tuned"] else None

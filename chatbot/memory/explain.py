@@ -35,6 +35,11 @@ WHERE: Mapping[tuple[str, str], str] = {
 
 def explain(plan: MemoryPlan, language: Language) -> str:
     """Why, as sentences with numbers, in that language."""
+    return " ".join(sentences(plan, language))
+
+
+def sentences(plan: MemoryPlan, language: Language) -> list[str]:
+    """The same one by one: where it runs, what it needs, and then what else there is to say."""
 
     def say(text: str, **values: Any) -> str:
         return translate(text, language).format(**values)
@@ -44,7 +49,7 @@ def explain(plan: MemoryPlan, language: Language) -> str:
 
     shown = sizes(plan)
     parts = " + ".join(f"{translate(PART_NAMES[key], language)} {gb(shown[key])}" for key in shown)
-    sentences = [
+    found = [
         say(WHERE[plan.backend, plan.device], layers=plan.gpu_layers, precision=plan.precision),
         say(
             N_("It needs {total} GB = {parts}; free {free} GB."),
@@ -54,7 +59,7 @@ def explain(plan: MemoryPlan, language: Language) -> str:
         ),
     ]
     if plan.growth >= 50_000_000:
-        sentences.append(
+        found.append(
             say(N_("A full context of {context} tokens takes {growth} GB more."),
                 context=plan.context, growth=gb(plan.growth))
         )  # fmt: skip
@@ -63,10 +68,10 @@ def explain(plan: MemoryPlan, language: Language) -> str:
             f"{card.name} {card.layers} ({gb(sum(card.parts.values()))} / {gb(card.free)} GB)"
             for card in plan.cards
         ]
-        sentences.append(say(N_("Layers on each GPU: {shares}."), shares=", ".join(shares)))
-    sentences += [told(note, language) for note in plan.notes]
+        found.append(say(N_("Layers on each GPU: {shares}."), shares=", ".join(shares)))
+    found += [told(note, language) for note in plan.notes]
     for gone in plan.evicts:
-        sentences.append(
+        found.append(
             say(
                 N_("{name} makes room for it and gives back {size} GB."),
                 name=gone.name,
@@ -74,17 +79,32 @@ def explain(plan: MemoryPlan, language: Language) -> str:
             )
         )
     if learnt := [factor for factor in plan.learnt.values() if abs(factor - 1) >= 0.005]:
-        sentences.append(
+        found.append(
             say(
                 N_("Corrected by {percent} % after what earlier loads here measured."),
                 percent=" / ".join(f"{100 * (factor - 1):+.0f}" for factor in learnt),
             )
         )
-    if not plan.fits:
-        sentences.append(
-            say(N_("That does not fit: some memory must stay free for other programs."))
+    if plan.threads_batch:  # only a measurement tells them apart
+        found.append(
+            say(
+                WITHOUT_FLASH if plan.flash == "off" else WITH_FLASH,
+                threads=plan.threads,
+                reading=plan.threads_batch,
+                batch=plan.batch,
+            )
         )
-    return " ".join(sentences)
+    if not plan.fits:
+        found.append(say(N_("That does not fit: some memory must stay free for other programs.")))
+    return found
+
+
+WITH_FLASH = N_(
+    "Measured on this PC: {threads} threads write, {reading} read {batch} tokens at once, with flash attention."
+)
+WITHOUT_FLASH = N_(
+    "Measured on this PC: {threads} threads write, {reading} read {batch} tokens at once, without flash attention."
+)
 
 
 def sizes(plan: MemoryPlan) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import AbstractContextManager, closing
+from dataclasses import asdict
 from typing import Any
 
 from chatbot.child import Child
@@ -22,6 +23,7 @@ LONG_ENOUGH = 120.0  # seconds after which no further round begins
 _SAMPLED = 0.5  # seconds between two looks at the memory
 _LINE = "Điều {n}. Sinh viên nộp học phí trước ngày {n} hằng tháng; the fee of room {n} is paid monthly.\n"
 _LOADING, _MEASURING = N_("Loading the model"), N_("Measuring, round {part} of {parts}")
+_TUNING = N_("Trying threads, batches and attention")
 
 
 def bench(report: Report, worker: EngineWorker, plan: MemoryPlan) -> dict[str, Any]:
@@ -29,7 +31,8 @@ def bench(report: Report, worker: EngineWorker, plan: MemoryPlan) -> dict[str, A
 
     prefill_tokens_per_second, decode_tokens_per_second, seconds_to_first_token (of `prompt_tokens`),
     load_seconds, peak_memory and predicted (bytes the process grew by in main memory), gpu_memory and
-    gpu_predicted where a GPU computes; with backend, precision, device, context, threads, rounds, at.
+    gpu_predicted where a GPU computes; with backend, precision, device, context, threads, rounds, at, and
+    `tuned`, what a measurement found to suit the model (`EngineWorker.tune`), None where it did not measure.
     Raises what the engine raises, and Cancelled.
     """
     report(0.0, _LOADING)
@@ -47,6 +50,9 @@ def bench(report: Report, worker: EngineWorker, plan: MemoryPlan) -> dict[str, A
             report((1 + done) / (1 + ROUNDS), _MEASURING, part=done + 1, parts=ROUNDS)
             rounds.append(_round(report, worker, prompt, done))
         most = sampler.peak()
+    tuned = None
+    if not plan.gpu_layers:
+        tuned = worker.tune(lambda: report(0.95, _TUNING))  # the next load runs so
     worker.unload()
     rounds.sort(key=lambda stats: stats.seconds_to_first_token)
     middle = rounds[len(rounds) // 2]
@@ -69,6 +75,7 @@ def bench(report: Report, worker: EngineWorker, plan: MemoryPlan) -> dict[str, A
         "context": plan.context,
         "threads": plan.threads,
         "rounds": len(rounds),
+        "tuned": asdict(tuned) if tuned else None,
         "at": time.time(),
     }
     if plan.gpu_layers:
