@@ -6,8 +6,9 @@ so nothing is downloaded. `--device mps` measures an Apple GPU, `--device cpu --
 The engine itself writes and reads, in this process, without worker and page. Decoding is measured after
 a prompt of 512 tokens, in four ways: `plain` with transformers' growing cache, `fixed` with the cache of
 fixed place but every step launched anew, `recorded` with steps replayed as CUDA graphs, and `quoting`, recorded
-and with drafts where 64 of every 80 tokens are quotations (guesses forced, as in benchmarks/drafting.py).
-`misled` is the same with every guess wrong. The limit is the memory's speed, measured by copying, over the
+and with drafts where 64 of every 80 tokens are quotations (answer and guesses are forced, as in
+benchmarks/drafting.py); `misled` is the same with every guess wrong, `drawn` draws as the app does by default
+instead of greedily: these three as ratios to `recorded`. The limit is the memory's speed, measured by copying, over the
 bytes of weights that a token reads. A second turn has 1,500 tokens of known context and 200 new ones.
 Memory is the driver's own count, context included, against the plan made from the config alone.
 `--inductor` also compiles the recorded step with torch.compile, where Triton is there.
@@ -22,13 +23,14 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.drafting import AllWrong, Quoting, Record
 from chatbot.engines.base import EngineSpec
+from chatbot.engines.drafting import Experience
 from chatbot.engines.transformers import Transformers
 from chatbot.memory.config import described
 from chatbot.memory.footprint import transformers_footprint
@@ -58,9 +60,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 REAL = [name for name in SHAPES if name != "tiny"]
 CONTEXT, BATCH = 8192, 512
 GREEDY = GenerationOptions(temperature=0, repeat_penalty=1.0, drafting=False)
+DRAWN = GenerationOptions(seed=1, drafting=False)
 COLUMNS = (
-    "prefill", "plain", "fixed", "recorded", "of_limit", "at_4000", "quoting", "misled", "second_turn",
-    "memory", "plan",
+    "prefill", "plain", "fixed", "recorded", "of_limit", "at_4000", "drawn", "quoting", "misled",
+    "second_turn", "memory", "plan",
 )  # fmt: skip
 
 
@@ -71,6 +74,8 @@ class OnDevice(Transformers):
         self._given = model, tokenizer
         super().__init__(spec, guesses=lambda _prompt: self.guesses, static=static)
         self.guesses: Any = Record()
+        self.answer: list[int] = []
+        self._start = 0
         self._ends = frozenset()  # random weights end where they like
 
     def _load(self, _spec: EngineSpec, _dtype: Any) -> None:
@@ -84,9 +89,24 @@ class OnDevice(Transformers):
         self._reader.forget(0)
         self._read = []
 
-    def write(self, turns: list[Turn], count: int, **options: Any) -> tuple[str, GenerationStats]:
-        """What is written greedily, and what it cost."""
-        deltas = list(self.stream(turns, replace(GREEDY, max_tokens=count, **options)))
+    def take_in(self, tokens: Sequence[int], tried: Sequence[int] = ()) -> Any:
+        """The same; with an `answer`, that is what the model would write."""
+        logits = super().take_in(tokens, tried)
+        at = len(self._read) - self._start
+        wanted = self.answer[at : at + len(logits)] if at >= 0 else []
+        if wanted:
+            # Random weights are so undecided that a longer batch's rounding changes their mind.
+            rows = self._torch.arange(len(wanted), device=logits.device)
+            with self._torch.inference_mode():
+                logits[rows, self._torch.tensor(wanted, device=logits.device)] += 1e4
+        return logits
+
+    def write(
+        self, turns: list[Turn], count: int, options: GenerationOptions = GREEDY
+    ) -> tuple[str, GenerationStats]:
+        """What is written, and what it cost."""
+        self._start = self.count_tokens(turns)
+        deltas = list(self.stream(turns, replace(options, max_tokens=count)))
         stats = deltas[-1].stats
         assert stats is not None
         return "".join(delta.text for delta in deltas), stats
@@ -210,11 +230,16 @@ def measured(
 
     prompt = [Turn("user", words(512))]
 
-    def speed(engine: OnDevice, guesses: Any = None, turns: list[Turn] = prompt) -> float:
+    def speed(
+        engine: OnDevice,
+        guesses: Callable[[], Any] = Record,
+        options: GenerationOptions = GREEDY,
+        turns: list[Turn] = prompt,
+    ) -> float:
         found = []
         for number in range(rounds + 1):
-            engine.guesses = guesses() if guesses else Record()
-            _, stats = engine.write(turns, tokens, drafting=guesses is not None)
+            engine.guesses = guesses()
+            _, stats = engine.write(turns, tokens, options)
             if number:  # the first round warms up: steps are recorded, costs are learnt
                 found.append(stats.tokens_per_second)
         return statistics.median(found)
@@ -230,12 +255,16 @@ def measured(
         row["recorded"] = speed(engine)
         row["of_limit"] = row["recorded"] / limit
         row["at_4000"] = speed(engine, turns=[Turn("user", words(4000))])
-        known = Record()
-        engine.guesses = known
-        engine.write(prompt, tokens, drafting=True)
+        row["drawn"] = speed(engine, options=DRAWN) / row["recorded"]
+        engine.answer = [7 + at % 500 for at in range(tokens + 16)]
+        forced = speed(engine)
         for column, oracle in {"quoting": Quoting, "misled": AllWrong}.items():
-            engine._experience = type(engine._experience)()
-            row[column] = speed(engine, lambda who=oracle: who(known.tokens)) / row["recorded"]
+            engine._experience = Experience()
+            drafted = speed(
+                engine, lambda who=oracle: who(engine.answer), replace(GREEDY, drafting=True)
+            )
+            row[column] = drafted / forced
+        engine.answer = []
         row |= _turns(engine, rounds)
         row["memory"] = card.taken() - card.before
         replay = engine._reader._replay
@@ -284,7 +313,7 @@ def shown(row: dict[str, Any]) -> str:
     if "skipped" in row:
         return f"| {row['shape']} {row['precision']} | {row['skipped']} |"
     forms = {
-        "of_limit": "{:.0%}", "quoting": "× {:.2f}", "misled": "× {:.2f}", "second_turn": "{:.2f}",
+        "of_limit": "{:.0%}", "drawn": "× {:.2f}", "quoting": "× {:.2f}", "misled": "× {:.2f}", "second_turn": "{:.2f}",
     }  # fmt: skip
     cells = [
         f"{row[name] / 1e9:.2f} GB" if name in ("memory", "plan")
