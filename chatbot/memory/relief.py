@@ -48,15 +48,27 @@ WORDS: Mapping[CureKind, str] = {
     "model": N_("Use the smaller model “{name}”"),
     "quotes": N_("Answer with quotations from the documents, without a model"),
 }
+LABELS: Mapping[CureKind, str] = {
+    "batch": N_("Read in smaller pieces"),
+    "kv": N_("Keep what was read in 8 bits"),
+    "layers": N_("Fewer layers on the graphics card"),
+    "context": N_("Use a shorter context"),
+    "cpu": N_("Run on the processor"),
+    "version": N_("Use “{name}”"),
+    "make": N_("Make a smaller version ({type})"),
+    "model": N_("Use “{name}”"),
+    "quotes": N_("Answer with quotations"),
+}
+"""WORDS as short as they fit on a button; what was and what will be is said beside it."""
 PRICES: Mapping[CureKind, str] = {
     "batch": N_("It reads a little slower; the answer stays the same."),
     "kv": N_("The answer hardly changes."),
     "layers": N_("It writes slower; the answer stays the same."),
     "context": N_("Less of a long conversation is remembered; what does not fit is said."),
     "cpu": N_("It writes much slower; the answer stays the same."),
-    "version": N_("Its answers are a little less exact."),
+    "version": N_("The same model, made smaller: its answers are a little less exact."),
     "make": N_("That takes some minutes; its answers are a little less exact."),
-    "model": N_("Its answers are simpler."),
+    "model": N_("A smaller model: its answers are simpler."),
     "quotes": N_("They are word for word, and need hardly any memory."),
 }
 
@@ -79,6 +91,10 @@ class Cure:
     def text(self, language: Language) -> str:
         """What it does, without a full stop."""
         return filled(self.words, self.values, language)
+
+    def label(self, language: Language) -> str:
+        """What it does, for a button."""
+        return filled(LABELS[self.kind], self.values, language)
 
     def price(self, language: Language) -> str:
         """What it costs the person."""

@@ -73,8 +73,9 @@ def body(message: Message, *, cursor: str = "") -> None:
     for notice in message.notices:
         if _(notice) != answer:
             st.caption(f":material/info: {literal(_(notice))}")
-    if message.error and not out_of_memory.told(message.error):
-        st.error(literal(error_text(message, language())), icon=":material/error:")
+    if message.error:
+        if not out_of_memory.told(message.error):  # which stands below, with the ways to go on
+            st.error(literal(error_text(message, language())), icon=":material/error:")
     elif message.state in _STATES:
         st.caption(f":material/stop_circle: {_(_STATES[message.state])}")
 

@@ -47,17 +47,14 @@ def show(
             st.caption(_(error.next_step))
             return
         first, *others = cures
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            _button(first, key, begin, primary=not over, disabled=disabled)
-            if others:
-                with st.popover(_("Other ways"), type="tertiary", disabled=disabled):
-                    for cure in others:
-                        _button(cure, key, begin, disabled=disabled)
-                        st.caption(_cost(cure))
-        st.caption(_cost(first))
+        _way(first, key, begin, primary=not over, disabled=disabled)
+        if others:
+            with st.popover(_("Other ways"), type="tertiary", disabled=disabled):
+                for cure in others:
+                    _way(cure, key, begin, disabled=disabled)
 
 
-def _button(
+def _way(
     cure: Cure,
     key: str,
     begin: Callable[[Cure], None],
@@ -67,7 +64,7 @@ def _button(
 ) -> None:
     icons = {"quotes": ":material/format_quote:", "make": ":material/compress:"}
     st.button(
-        literal(cure.text(language())),
+        literal(cure.label(language())),
         key=f"cure-{cure.kind}-{key}",
         type="primary" if primary else "secondary",
         icon=icons.get(cure.kind, ":material/replay:"),
@@ -75,6 +72,7 @@ def _button(
         on_click=_begin,
         args=(cure, begin),
     )
+    st.caption(literal(_cost(cure)))
 
 
 def _begin(cure: Cure, begin: Callable[[Cure], None]) -> None:
@@ -92,8 +90,10 @@ def _begin(cure: Cure, begin: Callable[[Cure], None]) -> None:
 
 def _cost(cure: Cure) -> str:
     """How much it needs, how much less that is, and what it costs the person."""
-    words = [cure.price(language())]
-    if cure.needs:
-        numbers = _("Needs {needs}, {saves} less.")
-        words.insert(0, numbers.format(needs=size(cure.needs), saves=size(cure.saves)))
-    return " ".join(words)
+    if not cure.needs:
+        return cure.price(language())
+    old, new = cure.values.get("old"), cure.values.get("new")
+    change = f"{old} → {new}. " if old and new else ""
+    numbers = _("Needs {needs}, {saves} less.")
+    numbers = numbers.format(needs=size(cure.needs), saves=size(cure.saves))
+    return f"{change}{numbers} {cure.price(language())}"

@@ -142,9 +142,9 @@ def test_a_cure_and_its_error_survive_being_stored() -> None:
 
 @pytest.mark.parametrize("language", ["en", "vi"])
 def test_every_kind_has_its_words_and_its_price(language) -> None:
-    from chatbot.memory.relief import PRICES, WORDS
+    from chatbot.memory.relief import LABELS, PRICES, WORDS
 
-    assert WORDS.keys() == PRICES.keys()
+    assert WORDS.keys() == PRICES.keys() == LABELS.keys()
     for kind, words in WORDS.items():
         cure = Cure(
             kind,
@@ -152,4 +152,6 @@ def test_every_kind_has_its_words_and_its_price(language) -> None:
             words=words,
             values={"old": "512", "new": "128", "name": "N", "type": "Q4_K_M"},
         )
-        assert "{" not in cure.text(language) + cure.price(language) + cure.notice(language)
+        assert "{" not in cure.text(language) + cure.label(language) + cure.price(
+            language
+        ) + cure.notice(language)
