@@ -33,13 +33,13 @@ OPTIONS = GenerationOptions(temperature=0.8, seed=1, max_tokens=4, conversation=
 LIMIT = 4 * 10**9
 
 
-def text_of(worker: EngineWorker, pattern: str, tokens: int, start: int) -> str:
-    """So many tokens of text, other ones for another start."""
-    text, n = "", start
-    while worker.count_tokens([Turn("user", text)]) < tokens:
-        text += pattern.format(n=n)
+def grown(worker: EngineWorker, before: list[Turn], pattern: str, tokens: int, n: int) -> Turn:
+    """A question with which the prompt is so many tokens long, another one for another n."""
+    turn = Turn("user", "")
+    while worker.count_tokens([*before, turn]) < tokens:
+        turn = Turn("user", turn.text + pattern.format(n=n))
         n += 1
-    return text
+    return turn
 
 
 def ask(
@@ -56,8 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gguf", nargs="?", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=1450, help="of the first question")
-    parser.add_argument("--new", type=int, default=150, help="tokens of the second question")
+    parser.add_argument("--tokens", type=int, default=1500, help="of the first prompt")
+    parser.add_argument("--new", type=int, default=200, help="tokens of the second question")
     parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args()
     spec = EngineSpec(
@@ -100,10 +100,10 @@ def measure(
         figures.setdefault(name, []).append(stats)
 
     here = worker()
-    first = [SYSTEM, Turn("user", text_of(here, PASSAGE, tokens, number * 1000))]
-    question = text_of(here, NEXT, new, number * 1000)
+    first = [SYSTEM, grown(here, [SYSTEM], PASSAGE, tokens, number * 1000)]
     text, _ = ask(here, first)
-    second = [*first, Turn("assistant", text), Turn("user", question)]
+    past = [*first, Turn("assistant", text)]
+    second = [*past, grown(here, past, NEXT, tokens + new, number * 1000)]
     here.unload()
     size = StateFolder(folder).used()
     cold = worker(keeps=False)
@@ -111,7 +111,7 @@ def measure(
     cold.close()
     here.load()
     note("reopened", ask(here, second)[1])
-    third = [*second[:-1], Turn("user", question.replace("ill", "away"))]
+    third = [*second[:-1], Turn("user", second[-1].text.replace("And", "But"))]
     note("second turn", ask(here, third)[1])
     here.close()
     if number == 0:
@@ -119,7 +119,7 @@ def measure(
     for state in StateFolder(folder).path.glob("[!s]*"):
         state.unlink()  # but the system prompt
     other = worker()
-    fresh = [SYSTEM, Turn("user", question)]
+    fresh = [SYSTEM, second[-1]]
     note("new, system kept", ask(other, fresh, replace(OPTIONS, conversation="two"))[1])
     other.close()
     cold = worker(keeps=False)
