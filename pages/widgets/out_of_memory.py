@@ -92,8 +92,10 @@ def _cost(cure: Cure) -> str:
     """How much it needs, how much less that is, and what it costs the person."""
     if not cure.needs:
         return cure.price(language())
-    old, new = cure.values.get("old"), cure.values.get("new")
-    change = f"{old} → {new}. " if old and new else ""
+    change = ""
+    if cure.values.get("new"):  # after the colon: what will be, instead of what was
+        words = cure.text(language()).partition(": ")[2]
+        change = f"{words[:1].upper()}{words[1:]}. "
     numbers = _("Needs {needs}, {saves} less.")
     numbers = numbers.format(needs=size(cure.needs), saves=size(cure.saves))
     return f"{change}{numbers} {cure.price(language())}"

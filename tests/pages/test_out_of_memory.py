@@ -45,7 +45,7 @@ def test_what_happened_what_came_back_and_every_way_on_is_said(open_page, failed
     assert "Twelve d" in shown(app), "what was written is kept"
     assert "Memory ran out while the model “*Llama*” was writing the answer." in shown(app)
     assert "Graphics memory in use: 7.9 GB then, 0.6 GB now." in shown(app)
-    assert "f16 → q8_0" in shown(app)
+    assert "KV cache q8_0 instead of f16. Needs" in shown(app)
     keys = [
         button.key.split("-")[1] for button in app.button if (button.key or "").startswith("cure-")
     ]
