@@ -157,7 +157,7 @@ class Services:
         self.planner = Planner(
             self.models,
             self.engines,
-            self.hardware,
+            lambda: self.hardware(),  # noqa: PLW0108  tests put another PC in its place
             lambda: self.calibration.factors(),  # noqa: PLW0108  opened when it is asked
             self.tuner.kept,
             self._plans.get,
@@ -681,10 +681,19 @@ class Services:
 
     def _unload_idle(self) -> None:
         while not self._closing.wait(30):
-            if self.settings.idle_unload_minutes:
-                self.engines.unload_idle(self.settings.idle_unload_minutes)
-            self.states.tidy(self.history.ids())  # one deleted while its answer was being written
-            self.tuner.measure_when_quiet()
+            try:
+                self._tidy_up()
+            except (
+                ChatbotError,
+                OSError,
+            ) as error:  # a full disk, a model taken away: next time again
+                log.warning("idle work failed: %s", error)
+
+    def _tidy_up(self) -> None:
+        if self.settings.idle_unload_minutes:
+            self.engines.unload_idle(self.settings.idle_unload_minutes)
+        self.states.tidy(self.history.ids())  # one deleted while its answer was being written
+        self.tuner.measure_when_quiet()
 
     # --- settings and privacy ---------------------------------------------------------------
 

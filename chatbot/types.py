@@ -495,6 +495,8 @@ class MemoryPlan:
     """Bytes that a conversation filling the context adds to `total` later."""
     learnt: dict[str, float] = field(default_factory=dict)
     """Factors that earlier loads on this PC taught, by place ('ram', 'gpu'); they are in `parts` already."""
+    layers: int = 0
+    """How many layers the model has, the output counted as `gpu_layers` counts it."""
     cards: tuple[CardShare, ...] = ()
     """The GPUs that share the model, in the order of its layers; together the 'gpu_' parts."""
     evicts: tuple[Evicted, ...] = ()

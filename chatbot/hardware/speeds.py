@@ -33,7 +33,7 @@ SECONDS = 180.0
 class Speeds:
     """Bytes and floating-point operations a second; None where there is no GPU that torch can use.
 
-    `memory` and `gpu_memory` are for reading; `matmul` figures are for 2,048² in 32 bits, `gpu_matmul_half`
+    `memory` and `gpu_memory` are for reading, `core_memory` by one core alone; `matmul` figures are for 2,048² in 32 bits, `gpu_matmul_half`
     for 4,096² in 16 bits; transfers are from and to pinned memory on CUDA.
     """
 
@@ -47,6 +47,7 @@ class Speeds:
     gpu_matmul_half: float | None = None
     to_gpu: float | None = None
     from_gpu: float | None = None
+    core_memory: float | None = None
 
 
 def measure_speeds(on_gpu: bool) -> Speeds:
@@ -66,14 +67,24 @@ def measure_speeds(on_gpu: bool) -> Speeds:
 
 def _measure(request: Request) -> Event:
     start = time.monotonic()
-    memory, matmul = _memory_speed(), _matmul_speed()
+    memory, core_memory = _memory_speeds()
+    matmul = _matmul_speed()
     request.check()
     on_card = _on_card() if request.params["on_gpu"] else {}
-    return asdict(Speeds(time.time(), time.monotonic() - start, memory, matmul, **on_card))
+    return asdict(
+        Speeds(
+            time.time(),
+            time.monotonic() - start,
+            memory,
+            matmul,
+            core_memory=core_memory,
+            **on_card,
+        )
+    )
 
 
-def _memory_speed() -> float:
-    """Bytes a second that all cores together read."""
+def _memory_speeds() -> tuple[float, float]:
+    """Bytes a second that all cores together read, and one alone."""
     import numpy as np
 
     cores = psutil.cpu_count() or 1
@@ -82,7 +93,8 @@ def _memory_speed() -> float:
     parts = np.array_split(block, cores)
     with ThreadPoolExecutor(cores) as pool:
         # A dot product with itself reads each value once; numpy lets go of Python meanwhile.
-        return block.nbytes / _best(lambda: list(pool.map(lambda part: np.dot(part, part), parts)))
+        together = _best(lambda: list(pool.map(lambda part: np.dot(part, part), parts)))
+    return block.nbytes / together, parts[0].nbytes / _best(lambda: np.dot(parts[0], parts[0]))
 
 
 def _matmul_speed() -> float:

@@ -340,6 +340,7 @@ def _plan(
         learnt={
             place: factor for place, factor in way.learnt.items() if place == "ram" or footprint.gpu
         },
+        layers=len(way.facts.layers) + 1,
         cards=tuple(
             CardShare(gpu.index, gpu.name, layers, dict(parts), gpu.free)
             for gpu, layers, parts in zip(seat.cards, seat.split, footprint.cards, strict=True)

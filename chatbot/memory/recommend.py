@@ -1,23 +1,31 @@
-"""Which size of model this PC deserves, before any model is on disk."""
+"""Which size of model this PC deserves, before any model is on disk: what the plan says of usual ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
-from chatbot.hardware.detect import installed
+from chatbot.hardware.detect import Installed, installed
 from chatbot.hardware.speeds import Speeds
 from chatbot.i18n import N_, translate
+from chatbot.memory.facts import Layer, ModelFacts
+from chatbot.memory.outline import LADDER, outlined
+from chatbot.memory.plan import ROOMY_CONTEXT, Wishes, plan
 from chatbot.memory.speed import of_weights
-from chatbot.types import Backend, Hardware, Language
+from chatbot.types import Backend, Hardware, Language, MemoryPlan
 
-# Sizes in which instruct models are published, billions of parameters, with the bytes of KV cache that
-# 8,192 tokens take in a usual model of that size (grouped-query attention, f16).
-USUAL_SIZES = ((32, 2.15e9), (14, 1.61e9), (8, 1.07e9), (4, 1.21e9), (3, 0.94e9), (1.7, 0.94e9), (0.6, 0.94e9))  # fmt: skip
-# Bytes a parameter takes: Q4_K_M files of these sizes average 4.9 bits, with the embedding kept at Q6_K.
-FOUR_BIT, HALF = 0.61, 2.0
-BUFFERS = 0.5e9
-KEPT_FREE = 0.15
-_COMFORTABLE = 8
+# Sizes in which instruct models are published, billions of parameters, with a usual geometry of that size:
+# layers, width, heads, feed-forward width, vocabulary; eight heads of keys and values, 128 values each.
+USUAL: dict[float, tuple[int, int, int, int, int]] = {
+    70: (80, 8192, 64, 28672, 128256), 32: (64, 5120, 64, 25600, 151936),
+    14: (40, 5120, 40, 17408, 151936), 8: (36, 4096, 32, 12288, 151936),
+    4: (36, 2560, 32, 9728, 151936), 3: (28, 3072, 24, 8192, 128256),
+    1.7: (28, 2048, 16, 6144, 151936), 0.6: (28, 1024, 16, 3072, 151936),
+}  # fmt: skip
+SMALL = 4.5
+"""Up to so many billions the output is usually the table of words."""
+HALF, FOUR_BIT = "BF16", "Q4_K_M"
+COMFORTABLE = 8
 """A CPU reads a whole model for each word: above this many billions people wait."""
 
 
@@ -33,23 +41,24 @@ class Recommendation:
     device: str
 
 
-def recommend(hardware: Hardware) -> Recommendation | None:
-    """The best that fits what is free now; None when even the smallest does not."""
-    here = installed()
-    gpu = max(hardware.gpus, key=lambda g: g.free, default=None)
-    if gpu is not None and hardware.device != "cpu":
-        free = gpu.free if not hardware.unified_memory else hardware.ram_available
-        half = _largest(free, HALF) if here.transformers_gpu else None
-        four = _largest(free, FOUR_BIT) if here.llama_cpp_gpu else None
-        if half and (half[0] >= _COMFORTABLE / 2 or not four):
-            return Recommendation("transformers", "f16", half[0], half[1], free, gpu.name)
-        if four:
-            return Recommendation("llama_cpp", "Q4_K_M", four[0], four[1], free, gpu.name)
-    free = hardware.ram_available
-    found = _largest(free, FOUR_BIT, most=_COMFORTABLE)
-    if found is None:
-        return None
-    return Recommendation("llama_cpp", "Q4_K_M", found[0], found[1], free, "RAM")
+def recommend(hardware: Hardware, libraries: Installed | None = None) -> Recommendation | None:
+    """The best that fits what is free now; None when even the smallest does not.
+
+    On a GPU up to eight billions, as exact as they fit; more only in 16 bits. On a CPU four bits, for it
+    writes as fast as it reads. `libraries` None asks this PC.
+    """
+    here = libraries or installed()
+    half = _largest(hardware, here, HALF, on_gpu=True)
+    four = _largest(hardware, here, FOUR_BIT, on_gpu=True, most=COMFORTABLE)
+    if half and (not four or half[0] >= four[0]):
+        return _recommended(*half, "f16")
+    if four:
+        for kind in LADDER:
+            found = _planned(hardware, here, four[0], kind, on_gpu=True)
+            if found:
+                return _recommended(four[0], found, kind)
+    on_cpu = _largest(hardware, here, FOUR_BIT, on_gpu=False, most=COMFORTABLE)
+    return _recommended(*on_cpu, FOUR_BIT) if on_cpu else None
 
 
 def recommend_text(hardware: Hardware, language: Language) -> str:
@@ -85,18 +94,65 @@ def writing_speeds(hardware: Hardware, speeds: Speeds) -> list[tuple[float, floa
     best = recommend(hardware)
     if best is None:
         return []
-    bytes_ = HALF if best.precision == "f16" else FOUR_BIT
+    exact = best.precision == "f16"
+    sizes = {
+        b: usual(b, HALF if exact else best.precision).size for b in USUAL if b <= best.billions
+    }
     found = [
-        (billions, of_weights(billions * 1e9 * bytes_, speeds, on_gpu=best.device != "RAM"))
-        for billions, _cache in reversed(USUAL_SIZES)
-        if billions <= best.billions
-    ]
+        (
+            billions,
+            of_weights(
+                sizes[billions], speeds, hardware.cores_physical,
+                exact=exact, on_gpu=best.device != "RAM",
+            ),
+        )
+        for billions in reversed(sizes)
+    ]  # fmt: skip
     return [(billions, speed) for billions, speed in found if speed is not None]
 
 
-def _largest(free: int, bytes_per_parameter: float, most: float = 1000) -> tuple[float, int] | None:
-    for billions, cache in USUAL_SIZES:
-        needs = int(billions * 1e9 * bytes_per_parameter + cache + BUFFERS)
-        if billions <= most and needs <= free * (1 - KEPT_FREE):
-            return billions, needs
+@cache
+def usual(billions: float, kind: str) -> ModelFacts:
+    """The facts of a usual model of that size, in that type."""
+    count, width, heads, feed_forward, vocabulary = USUAL[billions]
+    return outlined(
+        ModelFacts(
+            format="hf", path="", files=(), name=f"{billions:g}B", architecture="llama",
+            writes_text=True, quantisation="", context=32768, vocabulary=vocabulary, width=width,
+            feed_forward=feed_forward, layers=(Layer(heads, 8, 128, 128),) * count, tensors=(),
+            chat_template=True, tokenizer=True, tied=billions < SMALL,
+        ),
+        kind,
+    )  # fmt: skip
+
+
+def _largest(
+    hardware: Hardware, here: Installed, kind: str, *, on_gpu: bool, most: float = 1000
+) -> tuple[float, MemoryPlan] | None:
+    for billions in USUAL:
+        if billions <= most:
+            found = _planned(hardware, here, billions, kind, on_gpu=on_gpu)
+            if found:
+                return billions, found
     return None
+
+
+def _planned(
+    hardware: Hardware, here: Installed, billions: float, kind: str, *, on_gpu: bool
+) -> MemoryPlan | None:
+    """How it would run with a roomy context; None where it does not, or not wholly on a GPU as asked."""
+    facts = usual(billions, kind)
+    library = here.transformers_gpu and here.transformers if kind == HALF else here.llama_cpp_gpu
+    if on_gpu and not (library and hardware.device != "cpu"):
+        return None
+    if facts.format == "gguf" and not here.llama_cpp:
+        return None
+    found = plan(hardware, facts, Wishes(gpu_layers=-1 if on_gpu else 0), here)
+    roomy = found.fits and found.context >= ROOMY_CONTEXT
+    return found if roomy and bool(found.cards) == on_gpu else None
+
+
+def _recommended(billions: float, found: MemoryPlan, precision: str) -> Recommendation:
+    device = ", ".join(card.name for card in found.cards) or "RAM"
+    needs = found.total + found.growth
+    return Recommendation(found.backend, precision, billions, needs, found.free, device)

@@ -1,7 +1,7 @@
-"""How fast a planned model will write here: the weights are read once for each token.
+"""How fast a planned model will write here: what must be read for each token, divided by how fast that is read.
 
-So the time of a token is the bytes of weights in each memory ÷ that memory's measured speed. It is what
-the memory allows: a long conversation, a busy PC or a slow processor write slower.
+Those are the weights (of a mixture of experts the ones it asks) and the cache of what was said so far. A busy
+PC writes slower.
 """
 
 from __future__ import annotations
@@ -18,33 +18,59 @@ from chatbot.hardware.speeds import Speeds
 from chatbot.types import MemoryPlan
 
 REACHED, REACHED_ON_GPU = 0.5, 0.7
-"""Share of the memory's speed that decoding reaches: on the CPU 0.6 in F16 and 0.33 in Q4_K_M
-(benchmarks/speed_estimate.py); on a GPU from general knowledge, until one is measured."""
+"""Share of the memory's speed that decoding reaches where nothing else is known; the second is general knowledge."""
+OF_A_CORE_EXACT, OF_A_CORE_QUANTISED = 0.57, 0.34
+"""Share of the speed at which one core reads memory that it reaches with F16, and unpacking Q4_K_M, weights;
+measured by benchmarks/speed_estimate.py."""
+OF_ALL_CORES = 0.8
+"""What many cores together reach at most of what they read; general knowledge."""
+QUANTISED_CACHE = 0.83
+"""Measured: a cache in q8_0 with the flash attention that it needs on a CPU, against f16 without."""
+EXACT = ("F32", "F16", "BF16", "FP32", "FP16")
 
 
-def tokens_per_second(plan: MemoryPlan, speeds: Speeds | None) -> float | None:
+def tokens_per_second(plan: MemoryPlan, speeds: Speeds | None, filled: float = 0.0) -> float | None:
     """About how many tokens a second this plan writes; None before the PC was measured.
 
-    A mixture of experts reads a part of its weights only, and is faster than said.
+    `filled` is how much of the context is in use, 0 to 1.
     """
     if speeds is None or plan.backend not in ("llama_cpp", "transformers"):
         return None
+    reads = plan.reads or {
+        "ram": plan.parts.get("weights", 0),
+        "gpu": plan.parts.get("gpu_weights", 0),
+    }
     seconds = 0.0
-    for part, speed, reached in (
-        ("weights", speeds.memory, REACHED),
-        ("gpu_weights", speeds.gpu_memory, REACHED_ON_GPU),
-    ):
-        if bytes_ := plan.parts.get(part, 0):
-            if not speed:
-                return None
-            seconds += bytes_ / (speed * reached)
+    for place, cache in (("ram", "kv"), ("gpu", "gpu_kv")):
+        bytes_ = reads.get(place, 0) + filled * plan.parts.get(cache, 0)
+        if not bytes_:
+            continue
+        exact = plan.precision.upper() in EXACT
+        rate = _rate(speeds, plan.threads, exact=exact, on_gpu=place == "gpu")
+        if not rate:
+            return None
+        if place == "ram" and plan.backend == "llama_cpp" and plan.kv_type != "f16":
+            rate *= QUANTISED_CACHE
+        seconds += bytes_ / rate
     return 1 / seconds if seconds else None
 
 
-def of_weights(bytes_: float, speeds: Speeds, *, on_gpu: bool) -> float | None:
+def of_weights(
+    bytes_: float, speeds: Speeds, threads: int, *, exact: bool, on_gpu: bool
+) -> float | None:
     """The same for so many bytes of weights in one memory; None where that memory was not measured."""
-    speed, reached = (speeds.gpu_memory, REACHED_ON_GPU) if on_gpu else (speeds.memory, REACHED)
-    return speed * reached / bytes_ if speed else None
+    rate = _rate(speeds, threads, exact=exact, on_gpu=on_gpu)
+    return rate / bytes_ if rate else None
+
+
+def _rate(speeds: Speeds, threads: int, *, exact: bool, on_gpu: bool) -> float | None:
+    """Bytes of weights a second."""
+    if on_gpu:
+        return speeds.gpu_memory * REACHED_ON_GPU if speeds.gpu_memory else None
+    if not speeds.core_memory:  # measured by an earlier Hearth
+        return speeds.memory * REACHED
+    of_a_core = OF_A_CORE_EXACT if exact else OF_A_CORE_QUANTISED
+    return min(speeds.memory * OF_ALL_CORES, speeds.core_memory * of_a_core * threads)
 
 
 def keep(database: Database, machine: str, speeds: Speeds) -> None:

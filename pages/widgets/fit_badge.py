@@ -9,39 +9,50 @@ from chatbot.memory.explain import explain
 from chatbot.memory.speed import tokens_per_second
 from chatbot.services import services
 from chatbot.types import MemoryPlan, ModelArtifact
-from widgets.words import _, decimal, language
+from widgets.words import _, decimal, language, size
 
 _TIGHT = 0.85
 """Above this share of the free memory a model fits, but little is left for other programs."""
+_WORTH_SAYING = 0.85
+"""A full context that leaves more than this share of the speed is not worth a second figure."""
+_DEVICES = {
+    "cpu": "CPU",
+    "cuda": "GPU",
+    "mps": "GPU",
+    "cuda+cpu": "GPU + CPU",
+    "mps+cpu": "GPU + CPU",
+}
 
 
 def show(plan: MemoryPlan) -> None:
-    """The verdict as a badge, and the sentences that give its reason."""
-    with st.container(horizontal=True, vertical_alignment="top", wrap=False):
-        _badge(plan)
-        words = literal(explain(plan, language()))
-        st.caption(" ".join([words, *_speed(plan)]), width="stretch")
+    """The verdict and its numbers, with where it runs and how fast."""
+    words = [_needs(plan), _DEVICES.get(plan.device, plan.device)]
+    words.append(_("context of {count} tokens").format(count=decimal(plan.context, 0)))
+    _line(plan, [*words, speed(plan)])
 
 
 def brief(plan: MemoryPlan, what: str) -> None:
     """The verdict and its two numbers on one line; the parts come with the pointer."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        _badge(plan, help_=literal(explain(plan, language())))
-        words = _("{what} needs {total} GB; {free} GB are free").format(
-            what=what, total=decimal(plan.total / 1e9), free=decimal(plan.free / 1e9)
-        )
-        st.caption(" · ".join([words, *_speed(plan)]), width="stretch")
+    words = _("{what} needs {total} GB; {free} GB are free").format(
+        what=what, total=decimal(plan.total / 1e9), free=decimal(plan.free / 1e9)
+    )
+    _line(plan, [words, speed(plan)])
 
 
-def _speed(plan: MemoryPlan) -> list[str]:
-    """About how fast it will write; nothing before this PC was measured."""
-    found = tokens_per_second(plan, services().speeds())
-    if found is None:
-        return []
-    return [_("≈ {speed} tokens/s").format(speed=decimal(found, 1 if found < 10 else 0))]
+def speed(plan: MemoryPlan) -> str:
+    """About how fast it will write, and at the end of a long conversation; "" before this PC was measured."""
+    speeds = services().speeds()
+    found, full = tokens_per_second(plan, speeds), tokens_per_second(plan, speeds, 1.0)
+    if found is None or full is None:
+        return ""
+    words = _("≈ {speed} tokens/s").format(speed=_figure(found))
+    if full < found * _WORTH_SAYING:
+        words += _(", ≈ {speed} with a full context").format(speed=_figure(full))
+    return words
 
 
-def _badge(plan: MemoryPlan, help_: str | None = None) -> None:
+def badge(plan: MemoryPlan, help_: str | None = None) -> None:
+    """Fits, tight, or does not fit."""
     if not plan.fits:
         words, icon, color = _("Does not fit"), ":material/close:", "red"
     elif plan.total + plan.growth > plan.free * _TIGHT:
@@ -54,3 +65,17 @@ def _badge(plan: MemoryPlan, help_: str | None = None) -> None:
 def precision(model: ModelArtifact) -> str:
     """Its quantisation or precision, such as Q4_K_M or BF16; empty where the headers do not tell."""
     return str(model.manifest.get("quantisation", ""))
+
+
+def _line(plan: MemoryPlan, words: list[str]) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        badge(plan, help_=literal(explain(plan, language())))
+        st.caption(" · ".join(filter(None, words)), width="stretch")
+
+
+def _needs(plan: MemoryPlan) -> str:
+    return _("Needs {total}; {free} are free").format(total=size(plan.total), free=size(plan.free))
+
+
+def _figure(number: float) -> str:
+    return decimal(number, 1 if number < 10 else 0)

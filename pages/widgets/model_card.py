@@ -13,7 +13,14 @@ from chatbot.markup import literal
 from chatbot.models.relations import base_of
 from chatbot.services import services
 from chatbot.types import ModelArtifact
-from widgets import fit_badge, loaded_model, model_actions, model_verdict, out_of_memory
+from widgets import (
+    fit_badge,
+    loaded_model,
+    model_actions,
+    model_verdict,
+    out_of_memory,
+    plan_view,
+)
 from widgets.words import _, decimal, language, moment, plural, size
 
 if TYPE_CHECKING:
@@ -26,8 +33,6 @@ _FORMATS = {
     "adapter": N_("Adapter"),
 }
 _ROLES = {"embedder": N_("Embedder"), "reranker": N_("Reranker")}
-_CONTEXTS = [2048, 4096, 8192, 16384, 32768, 65536, 131072]
-_KV_TYPES = ["f16", "q8_0", "q4_0"]
 
 
 @st.fragment
@@ -172,55 +177,22 @@ def short(number: int) -> str:
 
 
 def _run(model: ModelArtifact, *, in_memory: bool) -> None:
-    fit = st.container()
+    plan = services().plan_model(model)
     intact = (model.manifest.get("verdict") or {}).get("verdict") != "fail"
-    with st.container(horizontal=True, vertical_alignment="center", key=f"row-{model.id}"):
-        load = st.container(width="content")
-        with st.popover(_("How it runs"), icon=":material/tune:", type="tertiary"):
-            wishes = _wishes(model)
-        model_actions.buttons(model)
-    plan = services().plan_model(model, **wishes)
-    with fit:
+    with st.container(gap="xsmall", key=f"fit-{model.id}"):
         fit_badge.show(plan)
-    with load, st.container(horizontal=True):
-        _load_buttons(model, fits=plan.fits, intact=intact, in_memory=in_memory, wishes=wishes)
+        plan_view.bars(plan)
+        if not plan.fits:
+            st.caption(literal(plan_view.why(plan)))
+    with st.container(horizontal=True, vertical_alignment="center", key=f"row-{model.id}"):
+        _load_buttons(model, fits=plan.fits, intact=intact, in_memory=in_memory)
+        plan_view.button(model)
+        model_actions.buttons(model)
     if ran_out := out_of_memory.told(st.session_state.get(f"ran-out-{model.id}")):
         out_of_memory.show(ran_out, model.id, partial(_load_cured, model), loading=True)
 
 
-def _wishes(model: ModelArtifact) -> dict[str, Any]:
-    """How the model is run, kept with it; None where the plan may choose."""
-    saved = model.manifest.get("defaults") or {}
-    contexts = [c for c in _CONTEXTS if not model.context or c < model.context]
-    contexts += [model.context] if model.context else []
-    choices = [0, *contexts]
-    context = st.selectbox(
-        _("Context (tokens)"),
-        choices,
-        index=choices.index(saved["context"]) if saved.get("context") in choices else 0,
-        format_func=lambda c: decimal(c, 0) if c else _("Automatic"),
-        key=f"context-{model.id}-{language()}",  # drawn anew when its words change
-        help=_("How much the model can read at once: instructions, passages and conversation"),
-    )
-    kv_type = st.selectbox(
-        _("KV cache type"),
-        ["", *_KV_TYPES],
-        index=["", *_KV_TYPES].index(saved.get("kv_type") or ""),
-        format_func=lambda t: t or _("Automatic"),
-        key=f"kv-{model.id}-{language()}",
-        help=_("What the model keeps of the text it has read; q8_0 and q4_0 halve and quarter it"),
-        disabled=model.format != "gguf",
-    )
-    st.caption(_("Kept with the model for the next time."))
-    wishes = {"context": context or None, "kv_type": kv_type or None}
-    if wishes != {"context": saved.get("context"), "kv_type": saved.get("kv_type")}:
-        services().models.note(model.id, defaults=wishes)
-    return wishes
-
-
-def _load_buttons(
-    model: ModelArtifact, *, fits: bool, intact: bool, in_memory: bool, wishes: dict[str, Any]
-) -> None:
+def _load_buttons(model: ModelArtifact, *, fits: bool, intact: bool, in_memory: bool) -> None:
     if in_memory and st.button(_("Unload"), key=f"unload-card-{model.id}", icon=":material/eject:"):
         loaded_model.unload()
         st.rerun()
@@ -232,7 +204,7 @@ def _load_buttons(
             type="secondary" if in_memory else "primary",
             icon=":material/play_arrow:",
         ):
-            _load(model, anyway=False, wishes=wishes)
+            _load(model, anyway=False)
         return
     with st.popover(_("Load anyway"), icon=":material/warning:"):
         if not intact:
@@ -249,13 +221,13 @@ def _load_buttons(
                 )
             )
         if st.button(_("Load anyway"), key=f"anyway-{model.id}", type="primary"):
-            _load(model, anyway=True, wishes=wishes)
+            _load(model, anyway=True)
 
 
-def _load(model: ModelArtifact, *, anyway: bool, wishes: dict[str, Any]) -> None:
+def _load(model: ModelArtifact, *, anyway: bool) -> None:
     try:
         with st.spinner(_("Loading {name}").format(name=model.name), show_time=True):
-            services().load_model(model.id, anyway=anyway, **wishes)
+            services().load_model(model.id, anyway=anyway)
         st.session_state.pop(f"ran-out-{model.id}", None)
     except OutOfMemory as error:
         st.session_state[f"ran-out-{model.id}"] = error.to_json()

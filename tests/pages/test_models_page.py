@@ -212,13 +212,32 @@ def test_load_use_as_default_and_unload(open_page, services, stories):
     assert "Memory in use" in shown(app.run())
 
 
-def test_the_chosen_context_is_kept_with_the_model(open_page, services, stories):
+def test_every_choice_is_made_in_one_place_and_kept_with_the_model(open_page, services, stories):
     app = open_page("models.py")
-    assert list(app.selectbox(key=f"context-{stories.id}-en").options) == ["Automatic", "512"]
-    app.selectbox(key=f"context-{stories.id}-en").select_index(1).run()
-    assert services.models.get(stories.id).manifest["defaults"]["context"] == 512
+    assert "Needs" in shown(app)
+    button(app, f"how-{stories.id}").click().run()
+    assert any("Runs on the CPU through" in m.value for m in app.markdown)
+    assert any("Your choice" in m.value for m in app.markdown)
+    context = app.selectbox(key=f"wish-context-{stories.id}-None-en")
+    assert list(context.options) == ["Automatic", "512"]
+    context.select_index(1).run()
+    assert services.models.get(stories.id).manifest["defaults"] == {"context": 512}
+    button(app, f"how-{stories.id}").click().run()
+    app.selectbox(key=f"wish-batch-{stories.id}-None-en").select(128).run()
     services.load_model(stories.id)
     assert services.engines.loaded.spec.context == 512
+    assert services.engines.loaded.spec.batch == 128
+    button(app, f"how-{stories.id}").click().run()
+    button(app, f"automatic-{stories.id}").click().run()
+    assert services.models.get(stories.id).manifest["defaults"] == {}
+
+
+def test_a_choice_that_a_model_does_not_allow_is_not_kept(open_page, services, stories):
+    app = open_page("models.py")
+    button(app, f"how-{stories.id}").click().run()
+    app.selectbox(key=f"wish-kv_type-{stories.id}-None-en").select("q4_0").run()
+    assert not services.models.get(stories.id).manifest.get("defaults"), "its heads are 8 long"
+    assert not app.exception
 
 
 @pytest.fixture
