@@ -8,20 +8,17 @@ duration. `--json` prints one JSON object on stdout; logs go to stderr. Exit cod
 from __future__ import annotations
 
 import io
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from chatbot.cli import models
+from chatbot.cli import models, this_pc
 from chatbot.cli.owner import run, told
 from chatbot.cli.terminal import Json, language, plain, show
 from chatbot.errors import ChatbotError
 from chatbot.i18n import filled
-from chatbot.settings import Paths
 from chatbot.types import Scope, SearchMode
 
 app = typer.Typer(
@@ -40,6 +37,7 @@ for name, group in (
     ("evaluate", evaluate),
 ):
     app.add_typer(group, name=name)
+app.command()(this_pc.hardware)
 
 Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
 Compare = Annotated[
@@ -100,42 +98,6 @@ def search(
         rerank=rerank,
     )
     show(result, as_json, _search_text)
-
-
-@app.command()
-def hardware(as_json: Json = False) -> None:
-    """What this PC has, what of it is free, and which backend follows."""
-    from chatbot.hardware.detect import detect, fingerprint
-    from chatbot.memory.calibration import learnt, recorded, to_dict
-    from chatbot.memory.recommend import recommend, recommend_text
-    from chatbot.memory.speed import kept_in
-
-    paths = Paths.default()
-    found = detect(paths.data)
-    machine = fingerprint(found)
-    loads = recorded(paths.database, machine)
-    speeds = kept_in(paths.database, machine)
-    result = {
-        "device": found.device,
-        "gpus": [asdict(gpu) for gpu in found.gpus],
-        "ram": {"total": found.ram_total, "available": found.ram_available},
-        "swap": {"total": found.swap_total, "used": found.swap_used},
-        "cpu": {
-            "name": found.cpu_name,
-            "cores": found.cores,
-            "physical": found.cores_physical,
-            "flags": list(found.cpu_flags),
-            "load": found.cpu_load,
-        },
-        "disk": {"total": found.disk_total, "free": found.disk_free},
-        "system": found.system,
-        "plan": asdict(best) if (best := recommend(found)) else None,
-        "speeds": asdict(speeds) if speeds else None,
-        "loads": [to_dict(load) for load in loads],
-        "corrections": [{**asdict(taught), "applied": taught.applied} for taught in learnt(loads)],
-        "reason": recommend_text(found, "en" if as_json else language()),
-    }
-    show(result, as_json, lambda r: json.dumps(r, indent=1, ensure_ascii=False))
 
 
 @documents.command("add")

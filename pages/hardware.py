@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import streamlit as st
 
+from chatbot.hardware.detect import installed
 from chatbot.hardware.monitor import Sample
 from chatbot.markup import literal
 from chatbot.memory.relief import Cure
@@ -19,6 +21,7 @@ _REMEMBERED_SECONDS = 3600
 _NOTEWORTHY_SWAP = 500_000_000
 _NOTEWORTHY_PROGRAM = 200_000_000
 _PROGRAMS = 4
+_TOO_MUCH_TAKEN = 0.5
 _POLL_SECONDS = 2.0
 
 # What a person may have read about, and the flags that mean it.
@@ -68,14 +71,6 @@ def _verdict(hardware: Hardware) -> None:
             ),
             icon=":material/memory:",
         )
-    elif gpu.kind == "rocm" and hardware.device == "cpu":
-        st.info(
-            _(
-                "{gpu} is watched here, but the installed engines run models on the processor: they were"
-                " built without ROCm."
-            ).format(gpu=literal(gpu.name)),
-            icon=":material/memory:",
-        )
     elif hardware.unified_memory:
         st.success(
             _("{gpu}: processor and graphics share {memory} of memory.").format(
@@ -83,19 +78,43 @@ def _verdict(hardware: Hardware) -> None:
             ),
             icon=":material/bolt:",
         )
-    elif len(hardware.gpus) > 1:
+    elif not (installed().transformers_gpu or installed().llama_cpp_gpu) or gpu.kind == "rocm":
+        words = _(
+            "{gpu} is watched here, but the installed engines run models on the processor: they were"
+            " built without {support}."
+        ).format(gpu=literal(gpu.name), support="ROCm" if gpu.kind == "rocm" else "CUDA")
+        if gpu.kind == "cuda":
+            words += " " + _("The README says how to install those that use it.")
+        st.info(words, icon=":material/memory:")
+    else:
+        _cards_verdict(hardware.gpus, gpu)
+
+
+def _cards_verdict(gpus: Sequence[Gpu], largest: Gpu) -> None:
+    """What the cards are good for, and who keeps them from it."""
+    total, free = sum(gpu.total for gpu in gpus), sum(gpu.free for gpu in gpus)
+    ours = sum(gpu.used_by_hearth or 0 for gpu in gpus)
+    if (taken := total - free - ours) > _TOO_MUCH_TAKEN * total:
+        st.warning(
+            _(
+                "Other programs hold {taken} of the {total} of graphics memory. Close them to give models"
+                " room there."
+            ).format(taken=meter.memory(taken), total=meter.memory(total)),
+            icon=":material/memory:",
+        )
+    elif len(gpus) > 1:
         st.success(
             _("{cards} with {memory} together; the largest alone has {largest}.").format(
-                cards=plural("{count} graphics card", "{count} graphics cards", len(hardware.gpus)),
-                memory=meter.memory(sum(g.total for g in hardware.gpus)),
-                largest=meter.memory(gpu.total),
+                cards=plural("{count} graphics card", "{count} graphics cards", len(gpus)),
+                memory=meter.memory(total),
+                largest=meter.memory(largest.total),
             ),
             icon=":material/bolt:",
         )
     else:
         st.success(
             _("{gpu} with {memory}: models that fit there answer fastest.").format(
-                gpu=literal(gpu.name), memory=meter.memory(gpu.total)
+                gpu=literal(largest.name), memory=meter.memory(total)
             ),
             icon=":material/bolt:",
         )

@@ -16,6 +16,7 @@ import pytest
 
 from chatbot.settings import PROJECT, Paths, Settings, save_settings
 from tests.browser.conftest import RunningApp, running
+from tests.fakes import GIB, environment, pc
 from tests.tiny_models import tiny_gguf, tiny_hf
 
 __all__ = ["tiny_gguf", "tiny_hf"]
@@ -113,6 +114,21 @@ def test_this_pc_is_described(data: Path):
     found = result_of(data, "hardware")
     assert {"device", "gpus", "ram", "cpu", "disk", "plan"} <= found.keys()
     assert found["ram"]["total"] > 0
+    assert len(found["cpu"]["loads"]) >= 1
+    assert "RAM " in hearth(data, "hardware").stdout
+
+
+def test_each_graphics_card_is_described_with_the_programs_on_it(data: Path, tmp_path: Path):
+    made_up = environment(tmp_path / "cards.json", pc("full"))
+    done = hearth(data, "hardware", "--json", **made_up)
+    (card,) = json.loads(done.stdout)["gpus"]
+    assert (card["total"], card["pcie"], card["power_limit"]) == (12 * GIB, [4, 8], 200.0)
+    (program,) = card["programs"]
+    assert program["memory"] == 11 * GIB
+    assert program["name"]
+    words = hearth(data, "hardware", **made_up).stdout
+    assert "98 % · 83 °C · 198 W · 1980 MHz · PCIe 4.0 ×8" in words
+    assert f"{program['name']} (1) 11.0 GB" in words
 
 
 def test_every_choice_of_a_plan_can_be_made_otherwise(data: Path, tiny_gguf: Path, tiny_hf: Path):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from chatbot.errors import OutOfMemory
+from chatbot.hardware import detect
 from chatbot.hardware.speeds import Speeds
 from chatbot.memory.incidents import Incident
 from chatbot.memory.relief import WORDS, Cure
@@ -60,7 +61,7 @@ def test_it_says_what_this_pc_has_and_who_uses_the_memory(open_page, services):
     assert "Other programs" in drawn(app)
 
 
-@pytest.mark.usefixtures("graphics_card")
+@pytest.mark.usefixtures("graphics_card", "cuda")
 def test_a_graphics_card_shows_memory_load_temperature_and_power(open_page):
     app = open_page("hardware.py")
     for figure in ("35 %", "61 °C", "80 / 115 W", "1,980 MHz", "4.0 ×8"):
@@ -96,14 +97,35 @@ def see(services, monkeypatch, name: str) -> list[Gpu]:
     return list(services.monitor._take().gpus)
 
 
-@pytest.mark.parametrize("name", ["none", "laptop", "two", "full", "eight", "mixed"])
+@pytest.fixture
+def cuda(monkeypatch):
+    """The installed engines can use NVIDIA cards, as they can on a PC that has one."""
+    detect.installed.cache_clear()
+    monkeypatch.setattr(detect, "_names_cuda", lambda _version: True)
+    yield
+    detect.installed.cache_clear()
+
+
+VERDICTS = {
+    "none": "No graphics card",
+    "laptop": "RTX 4060 Laptop GPU with 8.0 GB",
+    "two": "2 graphics cards with 28.0 GB together",
+    "full": "Other programs hold 11.5 GB of the 12.0 GB",
+    "eight": "8 graphics cards with 640.0 GB together",
+    "mixed": "the largest alone has 80.0 GB",
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+@pytest.mark.usefixtures("cuda")
 def test_every_pc_has_a_clear_page(open_page, services, monkeypatch, name):
     cards = see(services, monkeypatch, name)
     app = open_page("hardware.py")
     page = drawn(app)
     assert page.count('class="hearth-figures"') == len(cards)
     assert page.count("data:image/svg+xml") == 2 + len(cards), "a chart a card"
-    assert len(app.info if name == "none" else app.success) == 1
+    (verdict,) = (*app.info, *app.success, *app.warning)
+    assert VERDICTS[name] in verdict.value.replace("\\", "")
     for card in cards:
         assert f"{(card.total - card.free) / GIB:,.1f} GB / {card.total / GIB:,.1f} GB" in page
     meters = page[page.index("hearth-meters") :]
@@ -112,6 +134,13 @@ def test_every_pc_has_a_clear_page(open_page, services, monkeypatch, name):
         assert "#7" in page, "and the page tells them apart"
     if name == "full":
         assert "11.0 GB" in page, "which program holds it"
+
+
+def test_a_card_that_the_engines_cannot_use_is_said_so(open_page, services, monkeypatch):
+    see(services, monkeypatch, "laptop")
+    app = open_page("hardware.py")
+    if not (detect.installed().transformers_gpu or detect.installed().llama_cpp_gpu):
+        assert "built without CUDA" in app.info[0].value
 
 
 def test_a_card_that_sleeps_is_said_to_sleep(open_page, services, monkeypatch):
