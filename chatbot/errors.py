@@ -354,9 +354,8 @@ class OutOfMemory(EngineError):
         """What happened, what came back, and what would help first."""
         sentences = [*self.sentences(language)]
         if cures := self.values.get("cures"):
-            words = filled(cures[0]["words"], cures[0]["values"], language)
-            would_help = translate(N_("What would help: {cure}."), language)
-            sentences.append(would_help.format(cure=f"{words[:1].lower()}{words[1:]}"))
+            way = filled(cures[0]["words"], cures[0]["values"], language)
+            sentences.append(translate(N_("This would help. {way}."), language).format(way=way))
         else:
             sentences.append(translate(self.next_step, language))
         return " ".join(sentences)

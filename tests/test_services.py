@@ -12,7 +12,9 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from chatbot import services as rooms
@@ -294,3 +296,26 @@ def test_the_diagnostic_report_holds_nothing_of_the_persons(services, tmp_path):
     assert str(tmp_path) not in report
     assert '"failed_documents": 1' in report
     assert '"kind": "import_model", "state": "failed", "error": "broken_model"' in report
+
+
+def test_a_model_nobody_uses_is_unloaded_after_the_chosen_time_whatever_else_fails(
+    services, model_id, monkeypatch
+):
+    """One failure of the other idle work must not end the thread that gives memory back."""
+    services.load_model(model_id)
+    process = psutil.Process(services.engines.loaded.pid)
+    rounds = iter([False, False, True])
+
+    worker = services.engines.worker(services.engines.loaded.spec)
+
+    def fail(_ids):
+        worker.last_used = time.time() - 6 * 60  # seen by the second round
+        raise DiskFullError("x")
+
+    services.change_settings(idle_unload_minutes=5)
+    monkeypatch.setattr(services.states, "tidy", fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(services, "_closing", SimpleNamespace(wait=lambda _seconds: next(rounds)))
+        services._unload_idle()
+    assert services.engines.loaded is None
+    assert not process.is_running()

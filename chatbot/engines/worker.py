@@ -268,7 +268,8 @@ class EngineWorker:
             if not self.loaded or self.spec.backend != "llama_cpp":
                 return None
             told: Event = {}
-            with contextlib.closing(self._child.stream("tune", ticks=True)) as frames:
+            call = self._child.stream("tune", ticks=True)
+            with self._memory_told("prefill"), contextlib.closing(call) as frames:
                 for told, _ in frames:  # noqa: B007 - the last one tells
                     report()
                     if self._line.awaited:
@@ -504,9 +505,10 @@ class _Room:
         if engine is None or not hasattr(engine, "tune"):
             return {"tuned": None}
         self._grown_by_tuning = True  # from now on the peak is not the conversation's
-        tuned = engine.tune(
-            lambda done: request.event({"progress": done}), lambda: request.cancelled
-        )
+        with _named_errors():
+            tuned = engine.tune(
+                lambda done: request.event({"progress": done}), lambda: request.cancelled
+            )
         return {"tuned": asdict(tuned) if tuned else None}
 
     def count(self, request: Request) -> Event:
