@@ -36,23 +36,25 @@ SHAPES = {
 }
 
 
-def random_gguf(shape: str = "160m", quantisation: str = "F16") -> Path:
+def random_gguf(shape: str = "160m", quantisation: str = "F16", *, reciting: bool = False) -> Path:
     """The model file, made at first use and kept in the temp folder.
 
-    F16 takes seconds, a quantised 1b about two minutes of two cores, at the lowest priority.
+    A reciting model names the tokens of its vocabulary in their order, by far more likely than any other:
+    its greedy text does not hang on how an engine rounds. F16 takes seconds, a quantised 1b about two
+    minutes of two cores, at the lowest priority.
     """
     file = (
         Path(tempfile.gettempdir())
         / "hearth-benchmarks"
-        / f"random-{shape}-{quantisation.lower()}.gguf"
+        / f"{'reciting' if reciting else 'random'}-{shape}-{quantisation.lower()}.gguf"
     )
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         half = file.with_suffix(".half")
         if quantisation == "F16":
-            _write(half, SHAPES[shape])
+            _write(half, SHAPES[shape], reciting=reciting)
         else:
-            source = random_gguf(shape)
+            source = random_gguf(shape, reciting=reciting)
             subprocess.run([sys.executable, "-c", QUANTISE, source, half, quantisation], check=True)
         half.replace(file)
     return file
@@ -136,7 +138,7 @@ def _write_folder(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def _write(file: Path, shape: Shape) -> None:
+def _write(file: Path, shape: Shape, *, reciting: bool) -> None:
     import numpy as np
     from gguf import GGUFWriter, LlamaFileType, TokenType
 
@@ -174,11 +176,15 @@ def _write(file: Path, shape: Shape) -> None:
     writer.add_token_types([TokenType.NORMAL] * (shape.vocabulary - 1) + [TokenType.CONTROL])
     writer.add_token_merges(["Ġ w"])
     writer.add_eos_token_id(shape.end)
+    embedding = noise(shape.vocabulary, shape.hidden)
     head = noise(shape.vocabulary, shape.hidden).copy()
+    if reciting:  # each token's output row is the one before's embedding, and the layers add little
+        head = np.roll(embedding, 1, axis=0)
+        embedding = embedding * np.float16(50)
     head[shape.end] = 0  # the greedy choice never ends an answer
     head[:256] = 0
     norm = np.ones(shape.hidden, np.float32)
-    writer.add_tensor("token_embd.weight", noise(shape.vocabulary, shape.hidden))
+    writer.add_tensor("token_embd.weight", embedding)
     writer.add_tensor("output_norm.weight", norm)
     writer.add_tensor("output.weight", head)
     for layer in range(shape.layers):
@@ -191,7 +197,9 @@ def _write(file: Path, shape: Shape) -> None:
             "ffn_up": (shape.inner, shape.hidden),
             "ffn_down": (shape.hidden, shape.inner),
         }.items():
-            writer.add_tensor(f"blk.{layer}.{name}.weight", noise(*sides))
+            quiet = reciting and name in ("attn_output", "ffn_down")
+            weights = noise(*sides) * np.float16(0.05 if quiet else 1)
+            writer.add_tensor(f"blk.{layer}.{name}.weight", weights)
         writer.add_tensor(f"blk.{layer}.attn_norm.weight", norm)
         writer.add_tensor(f"blk.{layer}.ffn_norm.weight", norm)
     writer.write_header_to_file()
