@@ -162,9 +162,7 @@ class Transformers:
         self._template.close()
         self._reader.close()
         self._model = None
-        gc.collect()
-        if self._device.startswith("cuda"):
-            self._torch.cuda.empty_cache()
+        self._give_back()
 
     # --- loading
 
@@ -192,6 +190,11 @@ class Transformers:
             raise
         self._model.eval().to(self._device)
         self._bytes = token_bytes(self._tokenizer)
+
+    def _give_back(self) -> None:
+        gc.collect()
+        if self._device.startswith("cuda"):
+            self._torch.cuda.empty_cache()
 
     def _end_tokens(self) -> frozenset[int]:
         ends: set[int] = set()
@@ -243,6 +246,7 @@ class Transformers:
             except Unsuitable as error:
                 reason = str(error)
                 log.warning("%s reads with a growing cache: %s", self._name, reason)
+            self._give_back()
         return Growing(self._torch, self._model, self._device, reason)
 
     def _keep_common(self, prompt: list[int]) -> int:

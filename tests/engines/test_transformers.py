@@ -275,6 +275,22 @@ def test_an_unmerged_adapter_reads_with_either_cache(tiny_hf: Path, tmp_path: Pa
     assert (plain - logits[0]).abs().max() > 0.01
 
 
+def test_a_model_that_cannot_is_answered_by_the_growing_cache_and_the_reason_kept(
+    tiny_hf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_given: Any, **_named: Any) -> None:
+        raise ValueError("attention of its own kind")
+
+    with loaded(tiny_hf, static=False) as engine:
+        right, _ = written(engine, ASKED["drawn"])
+    monkeypatch.setattr(static, "_grouped", refuses)
+    with loaded(tiny_hf, static=True) as engine:
+        assert isinstance(engine._reader, Growing)
+        assert engine.info.steps == "launched"
+        assert "attention of its own kind" in engine.info.steps_reason
+        assert written(engine, ASKED["drawn"])[0] == right
+
+
 # --- recorded steps
 
 
