@@ -74,7 +74,7 @@ class Bench:
                 end.write(b"\n%% %d" % self._batches)
         added = self.services.add_documents(sorted(copies.iterdir()))
         yield lambda: bool(self.services.ingest.unfinished())
-        self.services.store.remove(*[document.id for document in added])
+        self.services.ingest.remove(*[document.id for document in added])
         for job in self.services.jobs.list(active=True, kind="ingest"):
             self.services.jobs.cancel(job.id)
             self.services.jobs.wait(job.id, 120)

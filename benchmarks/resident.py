@@ -1,6 +1,6 @@
 """What a model on the CPU takes of main memory, beside its weights and KV cache: the peak after a full batch.
 
-    python -m benchmarks.resident [GGUF] [--context 4096] [--batch N]
+    python -m benchmarks.resident [GGUF] [--context N] [--batch N]
 
 An engine worker loads the model and reads a prompt of more than one batch; what its process grew by at its
 peak is divided by the bytes of the weights and of the whole KV cache. Goal: 1.12 for Q4_K_M. Beside it the
@@ -20,7 +20,7 @@ from chatbot.engines.base import EngineSpec
 from chatbot.engines.worker import EngineWorker
 from chatbot.memory.footprint import llama_cpp_footprint
 from chatbot.memory.headers import read_model
-from chatbot.memory.plan import USUAL_BATCH
+from chatbot.memory.plan import USUAL_BATCH, USUAL_CONTEXT
 from chatbot.types import GenerationOptions, GenerationStats, Growth, Turn
 
 MAPPED = """
@@ -64,7 +64,7 @@ def hearths(file: Path, context: int, batch: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gguf", nargs="?", type=Path)
-    parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--context", type=int, default=USUAL_CONTEXT)
     parser.add_argument("--batch", type=int, default=USUAL_BATCH)
     asked = parser.parse_args()
     file = asked.gguf or random_gguf()
