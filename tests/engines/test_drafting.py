@@ -93,7 +93,7 @@ def test_a_text_that_runs_in_a_circle_is_guessed_as_far_as_asked() -> None:
     assert PromptLookup([1, 2, 1, 2, 1]).ahead(5) == [2, 1, 2, 1, 2]
 
 
-def test_ten_thousand_tokens_are_followed_in_microseconds() -> None:
+def test_a_long_prompt_is_found_in_again() -> None:
     lookup = PromptLookup([*range(10_000), 17, 18, 19])
     assert lookup.ahead(3) == [20, 21, 22]
 
