@@ -104,6 +104,8 @@ def write_gguf(geometry: Geometry, file: Path) -> Path:
 def _called(name: str, family: str) -> str:
     if family.startswith("lfm2") and name == "output_norm.weight":
         return "token_embd_norm.weight"
+    if family == "falcon_h1" and name.endswith("ffn_norm.weight"):
+        return name.removesuffix(".weight")
     return name
 
 
@@ -129,6 +131,7 @@ def _add_metadata(writer: Any, config: dict[str, Any], facts: ModelFacts) -> Non
             writer.add_key_length_mla(first.key_length)
             writer.add_value_length_mla(first.value_length)
             writer.add_kv_lora_rank(config["kv_lora_rank"])
+            writer.add_q_lora_rank(config["q_lora_rank"])
         else:
             own = [layer.kv_heads for layer in layers]
             writer.add_head_count_kv(

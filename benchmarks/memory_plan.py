@@ -41,7 +41,7 @@ _GEMMA3 = llama(26, 1152, 4, 1, 6912, 262144, head_dim=256, sliding_window=512)
 _MIXTRAL = llama(8, 768, 12, 4, 1536, 32000, num_local_experts=8, num_experts_per_tok=2)
 _QWEN_MOE = llama(10, 1024, 16, 4, 3072, 32000, head_dim=64, num_experts=32, num_experts_per_tok=8,
                   moe_intermediate_size=384)  # fmt: skip
-_LATENT = llama(10, 1024, 16, 16, 2816, 32000, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64,
+_LATENT = llama(10, 1024, 16, 16, 2816, 32000, kv_lora_rank=512, q_lora_rank=384, qk_nope_head_dim=128, qk_rope_head_dim=64,
                 v_head_dim=128, n_routed_experts=16, n_shared_experts=2, num_experts_per_tok=4,
                 moe_intermediate_size=384, first_k_dense_replace=1)  # fmt: skip
 _MAMBA = {"mamba_d_state": 128, "mamba_n_groups": 1, "mamba_d_conv": 4, "mamba_expand": 2}
@@ -63,7 +63,7 @@ GEOMETRIES = (
     Geometry("MHA, long", "F16", 32768, "f16", "llama", llama(4, 1024, 16, 16, 2816, 32000)),
     Geometry("MHA", "Q4_K_M", 4096, "f16", "llama", _MHA),
     Geometry("MHA, deep, quantised cache", "Q4_K_M", 32768, "q8_0", "llama", _DEEP),
-    Geometry("Phi-3, fused matrices", "Q4_K_M", 8192, "f16", "phi3", llama(12, 1536, 16, 16, 4096, 32064)),
+    Geometry("Fused matrices, as in Phi 3", "Q4_K_M", 8192, "f16", "phi3", llama(12, 1536, 16, 16, 4096, 32064)),
     Geometry("GPT-2 medium", "F16", 2048, "f16", "gpt2",
              {"n_layer": 24, "n_embd": 1024, "n_head": 16, "n_positions": 2048, "vocab_size": 50257,
               "intermediate_size": 4096}),

@@ -204,20 +204,27 @@ def _output_bytes(facts: ModelFacts) -> int:
 def _llama_work(facts: ModelFacts, batch: int, cells: int, *, flash: bool) -> int:
     """Bytes of llama.cpp's work space that a prompt batch touches on the CPU, `cells` tokens being cached.
 
-    Least squares over 13 and 22 measured rows: within 3 MiB with flash attention, 6 without (one of 17).
+    With flash attention what is reserved; without, less is touched than reserved: least squares over 22
+    measured Llamas (within 6 MiB, one of 17), then what mixtures, latent and recurrent layers take more.
     """
-    widest = max(facts.layers, key=lambda n: n.heads * n.key_length, default=None)
-    if widest is None:
-        return 2 * MIB
-    query = widest.heads * widest.key_length
-    cached = widest.kv_heads * (widest.key_length + widest.value_length)
     if flash:
-        floats = (
-            facts.width + 4 * facts.feed_forward + cells / 2
-        )  # the mask is half a float a token
-        return int(4 * batch * floats) + 3 * MIB
-    floats = 0.6 * facts.width + 2.2 * facts.feed_forward + 2.5 * query + 0.9 * cached
-    return int(4 * batch * (floats + widest.heads * cells)) + 2 * MIB
+        return int(4 * batch * _widest(facts, cells, flash=True)) + 3 * MIB
+    widest = max(
+        facts.layers, key=lambda n: n.heads * n.key_length * (n.kv_heads > 0), default=None
+    )
+    floats = 0.6 * facts.width
+    attends = widest is not None and widest.kv_heads > 0
+    if widest is not None and attends:
+        cached = widest.kv_heads * (widest.key_length + widest.value_length)
+        floats += 2.5 * widest.heads * widest.key_length + 0.9 * cached + widest.heads * cells
+        floats += 1.8 * widest.heads * widest.latent
+    if any(layer.state for layer in facts.layers):
+        floats += (6 if attends else 13) * facts.width
+    if attends:
+        floats += 2.2 * facts.feed_forward
+    if facts.experts_used:
+        floats = max(floats, 1.15 * (5 + 2 * facts.experts_used) * facts.width)
+    return int(4 * batch * floats) + 2 * MIB
 
 
 def _scores(facts: ModelFacts, outputs: int) -> int:
@@ -226,11 +233,35 @@ def _scores(facts: ModelFacts, outputs: int) -> int:
 
 
 def _reserved_work(facts: ModelFacts, batch: int, cells: int, *, flash: bool, outputs: int) -> int:
-    """Bytes of work space that llama.cpp reserves on a GPU: the scores of a batch, or its widest layer."""
-    scores = (
-        facts.vocabulary * (min(outputs, batch) if outputs else batch) + 2 * facts.width * batch
-    )
-    heads = max((layer.heads for layer in facts.layers), default=0)
-    attention = cells / 2 if flash else cells * (heads + 1)
-    layer = batch * (facts.width + 4 * facts.feed_forward + attention)
-    return int(4 * max(scores, layer))
+    """Bytes of work space that llama.cpp reserves on a GPU: the scores of a batch, or its widest step."""
+    asked = min(outputs, batch) if outputs else batch
+    scores = facts.vocabulary * asked + 2 * facts.width * batch
+    return int(4 * max(scores, batch * _widest(facts, cells, flash=flash)))
+
+
+def _widest(facts: ModelFacts, cells: int, *, flash: bool) -> float:
+    """Numbers a token of a batch needs at the widest step of the model, `cells` tokens being cached.
+
+    Held against what llama.cpp says it reserves (`no_alloc`) of 13 shapes at two contexts each.
+    """
+    width = facts.width
+    sliding, attends = (
+        any(n.window for n in facts.layers), any(n.kv_heads for n in facts.layers),
+    )  # fmt: skip
+    masks = cells * (0.5 if flash else 1) * (1 + sliding) if attends else 0
+    attention = max((_attention_floats(n, cells, flash=flash) for n in facts.layers), default=0)
+    inner = width + 4 * facts.feed_forward
+    mixture = (5 + 2 * facts.experts_used) * width
+    recurrent = 15 * width if any(layer.state for layer in facts.layers) else 0
+    return masks + max(attention, inner, mixture, recurrent)
+
+
+def _attention_floats(layer: Layer, cells: int, *, flash: bool) -> float:
+    """Numbers a token of a batch needs to attend in that layer, the weights of every cell among them."""
+    if not layer.kv_heads:
+        return 0
+    products = 0 if flash else layer.heads * cells
+    if layer.latent:
+        return 2.9 * layer.heads * layer.latent + products
+    cached = layer.kv_heads * (layer.key_length + layer.value_length)
+    return 5 * layer.heads * layer.key_length + cached + products
