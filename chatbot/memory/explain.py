@@ -113,6 +113,17 @@ def sizes(plan: MemoryPlan) -> dict[str, int]:
     return {key: size for key, size in found.items() if size >= GB / 200} or {"weights": plan.total}
 
 
+def fullness(plan: MemoryPlan) -> float:
+    """The share of the fullest place's free memory that a full context takes."""
+    shares = [(plan.total + plan.growth) / max(plan.free, 1)]
+    if plan.cards and not plan.device.endswith("+cpu"):
+        growth = plan.growth if plan.backend == "transformers" else 0
+        shares = [(sum(c.parts.values()) + growth) / max(c.free, 1) for c in plan.cards]
+    elif plan.cards:
+        shares += [sum(c.parts.values()) / max(c.free, 1) for c in plan.cards]
+    return max(shares)
+
+
 def told(note: Note, language: Language) -> str:
     """The note as a sentence."""
     values = {

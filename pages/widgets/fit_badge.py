@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from chatbot.markup import literal
-from chatbot.memory.explain import explain
+from chatbot.memory.explain import explain, fullness
 from chatbot.memory.speed import tokens_per_second
 from chatbot.services import services
 from chatbot.types import MemoryPlan, ModelArtifact
@@ -55,7 +55,7 @@ def badge(plan: MemoryPlan, help_: str | None = None) -> None:
     """Fits, tight, or does not fit."""
     if not plan.fits:
         words, icon, color = _("Does not fit"), ":material/close:", "red"
-    elif plan.total + plan.growth > plan.free * _TIGHT:
+    elif fullness(plan) > _TIGHT:
         words, icon, color = _("Tight"), ":material/warning:", "orange"
     else:
         words, icon, color = _("Fits"), ":material/check:", "green"
@@ -74,6 +74,10 @@ def _line(plan: MemoryPlan, words: list[str]) -> None:
 
 
 def _needs(plan: MemoryPlan) -> str:
+    if plan.cards and not plan.device.endswith("+cpu"):
+        needed = sum(sum(card.parts.values()) for card in plan.cards)
+        words = _("Needs {total}; {free} are free on the GPU")
+        return words.format(total=size(needed), free=size(sum(card.free for card in plan.cards)))
     return _("Needs {total}; {free} are free").format(total=size(plan.total), free=size(plan.free))
 
 

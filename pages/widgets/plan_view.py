@@ -28,7 +28,8 @@ _PRECISIONS = ("fp32", "bf16", "fp16")
 _STYLE = """
 <style>
 .hearth-plan { display: grid; gap: 0.15rem; font-size: 0.8125rem; font-variant-numeric: tabular-nums; }
-.hearth-plan > p { display: flex; justify-content: space-between; gap: 1rem; margin: 0.3rem 0 0; }
+.hearth-plan > p { display: flex; justify-content: space-between; gap: 1rem; margin: 0.3rem 0 0; font-size: inherit; }
+.hearth-plan > p > span + span { white-space: nowrap; }
 .hearth-plan > div { display: flex; height: 0.5rem; border-radius: 0.25rem; overflow: hidden;
   background: color-mix(in srgb, currentColor 12%, transparent); }
 .hearth-plan > div > i { display: block; }
@@ -49,9 +50,14 @@ class _Place:
     free: int
 
 
-def bars(plan: MemoryPlan) -> None:
-    """A bar for each memory that the plan uses: what each part takes of what is free there."""
+def bars(plan: MemoryPlan, *, every: bool = False) -> None:
+    """A bar for each memory that the plan uses: what each part takes of what is free there.
+
+    Without `every`, main memory is left out where the GPUs hold the model.
+    """
     places = _places(plan)
+    if not every and plan.cards and not plan.device.endswith("+cpu"):
+        places = places[: len(plan.cards)]
     rows = "".join(_bar(place, named=len(places) > 1) for place in places)
     st.html(f'{_STYLE}<div class="hearth-plan">{rows}</div>')
 
@@ -112,7 +118,7 @@ def _view(model_id: str) -> None:
         st.markdown(f"**{literal(model.name)}**", width="content")
         fit_badge.badge(plan)
     st.markdown(literal(f"{where} {needs}"))
-    bars(plan)
+    bars(plan, every=True)
     if rest:
         st.caption("\n".join(f"- {literal(sentence)}" for sentence in rest))
     if words := fit_badge.speed(plan):

@@ -16,7 +16,7 @@ from chatbot.hardware.detect import detect
 from chatbot.hardware.nvidia import nvidia_gpus
 from chatbot.memory.alternatives import Case, Variant, alternatives
 from chatbot.memory.beside import after_ending, search_models
-from chatbot.memory.explain import explain
+from chatbot.memory.explain import explain, fullness
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.outline import outlined
 from chatbot.memory.plan import ROOMY_CONTEXT, Wishes, plan
@@ -169,6 +169,17 @@ def test_layers_are_never_lost_or_doubled() -> None:
     assert spread(each, [40, 80]) == (2, 5)
     assert spread(each, [7, 100]) == (0, 7)
     assert spread(each, [20, 30]) is None
+
+
+def test_the_fullest_place_decides_how_tight_it_is() -> None:
+    facts = outlined(three_billion(), "Q4_K_M")
+    found = plan(pc(64, 48, card(4.5, 8)), facts)
+    assert found.device == "cuda"
+    assert fullness(found) == pytest.approx(sum(found.cards[0].parts.values()) / 4.5e9)
+    on_cpu = plan(pc(64, 8), facts)
+    assert fullness(on_cpu) == pytest.approx((on_cpu.total + on_cpu.growth) / 8e9)
+    both = plan(pc(64, 48, card(2, 8)), facts)
+    assert fullness(both) > 0.6, "the card is full though much main memory is free"
 
 
 # --- unified memory -------------------------------------------------------------------------
