@@ -15,7 +15,7 @@ from typing import Any
 
 from chatbot.chat.citations import cited_numbers, split_thinking
 from chatbot.database import Database
-from chatbot.errors import ChatbotError, NotFoundError, OutOfMemory
+from chatbot.errors import ChatbotError, NotFoundError
 from chatbot.i18n import N_, translate
 from chatbot.text import fold, folded_words
 from chatbot.types import (
@@ -262,15 +262,6 @@ class History:
             (row["created_at"], row["model"], _record(GenerationStats, json.loads(row["stats"])))
             for row in reversed(rows)
         ]
-
-    def last_out_of_memory(self) -> Message | None:
-        """The newest answer that ended because memory ran out."""
-        row = self._database.row(
-            "SELECT * FROM messages WHERE json_extract(error, '$.code') = ?"
-            " ORDER BY created_at DESC LIMIT 1",
-            (OutOfMemory.code,),
-        )
-        return _message(row) if row else None
 
     def approved(self) -> list[Approved]:
         """Questions whose answers got a thumb up, or of which a cited passage was opened; the latest first.
