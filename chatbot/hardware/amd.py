@@ -18,6 +18,9 @@ from chatbot.types import Gpu, GpuProgram
 log = logging.getLogger(__name__)
 
 MIB = 1 << 20
+_POWERS = ("socket_power", "current_socket_power", "average_socket_power")
+"""Which of them a card tells depends on its generation and on the library's."""
+_MICROWATTS = 1e6
 
 
 def amd_gpus(family: Collection[int] = ()) -> tuple[Gpu, ...]:
@@ -70,12 +73,9 @@ def _card(library: Any, index: int, handle: Any, family: Collection[int]) -> Gpu
         for process in listed or ()
         if isinstance(process, dict)
     )
-    temperature = ask(
-        library.amdsmi_get_temp_metric,
-        library.AmdSmiTemperatureType.EDGE,
-        library.AmdSmiTemperatureMetric.CURRENT,
-    )
-    clock = ask(library.amdsmi_get_clock_info, library.AmdSmiClkType.GFX) or {}
+    places, now = library.AmdSmiTemperatureType, library.AmdSmiTemperatureMetric.CURRENT
+    clocks = library.AmdSmiClkType
+    limit = _number(power.get("power_limit"))
     generation = _number(link.get("pcie_interface_version"))
     lanes = _number(link.get("pcie_width"))
     if generation is None and (speed := _number(link.get("pcie_speed"))):
@@ -87,14 +87,18 @@ def _card(library: Any, index: int, handle: Any, family: Collection[int]) -> Gpu
         total=total,
         free=max(total - used, 0),
         load=_number((ask(library.amdsmi_get_gpu_activity) or {}).get("gfx_activity")),
-        temperature=_number(temperature),
-        power=_number(power.get("current_socket_power"))
-        or _number(power.get("average_socket_power")),
+        # Cards of data centres have no sensor at the edge.
+        temperature=_number(ask(library.amdsmi_get_temp_metric, places.EDGE, now))
+        or _number(ask(library.amdsmi_get_temp_metric, places.HOTSPOT, now)),
+        power=next(filter(None, (_number(power.get(name)) for name in _POWERS)), None),
+        power_limit=limit / _MICROWATTS if limit else None,
         driver=str((ask(library.amdsmi_get_gpu_driver_info) or {}).get("driver_version", "")),
         used_by_hearth=None if listed is None else used_by(programs),
-        clock=_number(clock.get("clk")),
+        clock=_number((ask(library.amdsmi_get_clock_info, clocks.GFX) or {}).get("clk")),
+        memory_clock=_number((ask(library.amdsmi_get_clock_info, clocks.MEM) or {}).get("clk")),
         pcie=(int(generation), int(lanes)) if generation and lanes else None,
         programs=programs,
+        bus=str(ask(library.amdsmi_get_gpu_device_bdf) or "").lower(),
     )
 
 

@@ -45,16 +45,20 @@ def fake_amdsmi(cards: Sequence[AmdCard]) -> ModuleType:
     module.AmdSmiException = AmdSmiException
     module.amdsmi_init = lambda: None
     module.amdsmi_get_processor_handles = lambda: list(cards)
-    module.AmdSmiTemperatureType = SimpleNamespace(EDGE=0)
+    module.AmdSmiTemperatureType = SimpleNamespace(EDGE=0, HOTSPOT=1)
     module.AmdSmiTemperatureMetric = SimpleNamespace(CURRENT=0)
-    module.AmdSmiClkType = SimpleNamespace(GFX=0)
+    module.AmdSmiClkType = SimpleNamespace(GFX=0, MEM=4)
     answer(
         "amdsmi_get_gpu_vram_usage",
         lambda card: {"vram_total": card.total // MIB, "vram_used": card.used // MIB},
     )
     answer(
         "amdsmi_get_power_info",
-        lambda card: {"current_socket_power": "N/A", "average_socket_power": card.watts},
+        lambda card: {
+            "current_socket_power": "N/A",
+            "average_socket_power": card.watts,
+            "power_limit": 300_000_000,
+        },
     )
     answer(
         "amdsmi_get_pcie_info",
@@ -72,5 +76,6 @@ def fake_amdsmi(cards: Sequence[AmdCard]) -> ModuleType:
     answer("amdsmi_get_gpu_asic_info", lambda card: {"market_name": card.name})
     answer("amdsmi_get_gpu_activity", lambda card: {"gfx_activity": card.load})
     answer("amdsmi_get_gpu_driver_info", lambda _card: {"driver_version": "6.12"})
+    answer("amdsmi_get_gpu_device_bdf", lambda card: f"0000:{3 + cards.index(card):02X}:00.0")
     answer("amdsmi_get_clock_info", lambda _card: {"clk": 2_100})
     return module

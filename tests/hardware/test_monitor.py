@@ -178,6 +178,7 @@ def test_an_amd_card_is_told_by_its_own_library(monkeypatch: pytest.MonkeyPatch)
     assert (gpu.total, gpu.free) == (20 * GIB, 15 * GIB)
     assert (gpu.load, gpu.temperature, gpu.power, gpu.clock) == (35.0, 48.0, 90.0, None)
     assert (gpu.used_by_hearth, gpu.pcie) == (3 * GIB, (4, 16))
+    assert (gpu.power_limit, gpu.bus) == (300.0, "0000:03:00.0")
 
 
 def test_apples_gpu_shares_the_memory_and_tells_its_load(monkeypatch: pytest.MonkeyPatch) -> None:
