@@ -184,15 +184,15 @@ def models_load(
     context: int | None = None,
     kv_type: str | None = None,
     batch: int | None = None,
+    gpu_layers: int | None = None,
     backend: Backend | None = None,
     anyway: bool = False,
     base: str | None = None,
 ) -> Result:
     """Load a model and say how it runs; an adapter beside that `base`."""
     _choose_base(services, id, base)
-    engine = services.load_model(
-        id, anyway=anyway, context=context, kv_type=kv_type, batch=batch, backend=backend
-    )
+    wishes = {"context": context, "kv_type": kv_type, "batch": batch, "gpu_layers": gpu_layers}
+    engine = services.load_model(id, anyway=anyway, backend=backend, **wishes)
     return asdict(engine.info)
 
 

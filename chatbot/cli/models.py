@@ -183,6 +183,9 @@ def bench(source: Source, as_json: Json = False) -> None:
 def load(
     model_id: str,
     context: Annotated[int | None, typer.Option(help="Tokens of context.")] = None,
+    kv_type: Annotated[str | None, typer.Option(help="KV cache: f16, q8_0, q4_0.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Tokens read in one piece.")] = None,
+    gpu_layers: Annotated[int | None, typer.Option(help="Layers on graphics cards.")] = None,
     anyway: Annotated[
         bool, typer.Option(help="Load even if the plan, or the model's check, says no.")
     ] = False,
@@ -190,7 +193,8 @@ def load(
     as_json: Json = False,
 ) -> None:
     """Load a model in the running Hearth; an adapter runs beside its base."""
-    options = {"context": context, "anyway": anyway, "base": base}
+    options = {"context": context, "kv_type": kv_type, "batch": batch, "gpu_layers": gpu_layers}
+    options |= {"anyway": anyway, "base": base}
     result = run("models load", needs_owner=True, id=model_id, **options)
     show(result, as_json, plain)
 
