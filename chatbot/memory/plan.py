@@ -214,8 +214,8 @@ def _llama_cpp(
 ) -> Iterator[_Try]:
     """Every layer on the GPUs, then as many as fit, then none; a wished number of layers stands alone.
 
-    The cache is quantised where that keeps the usual context and every layer on the GPUs. On a CPU it
-    makes reading slower, so there only to reach a roomy context at all.
+    The cache is quantised only where f16 would push the context below a roomy one, or the wished one, or
+    layers off the GPUs; on a CPU it makes reading slower, so there after everything else.
     """
     smallest, roomy, usual = _contexts(facts, wishes)
     every = len(facts.layers) + 1
@@ -241,9 +241,9 @@ def _llama_cpp(
     else:
         counts = [every]
     if counts == [every]:
-        yield _Try(way(every), usual if quantisable else roomy, usual)
+        yield _Try(way(every), roomy, usual)
         if quantisable:
-            yield _Try(way(every, "q8_0"), roomy, usual)
+            yield _Try(way(every, "q8_0"), roomy, roomy)
         if wished is None:
             counts += sorted({most_layers(way(1), usual), 0}, reverse=True)
     for layers in counts:

@@ -249,16 +249,22 @@ def test_what_makes_room_is_named_with_what_it_gives_back() -> None:
 # --- the cache's type -----------------------------------------------------------------------
 
 
-def test_the_cache_is_quantised_where_that_keeps_the_context_on_the_gpu() -> None:
+def test_the_cache_is_quantised_only_where_that_keeps_a_roomy_context_on_the_gpu() -> None:
     facts = outlined(three_billion(), "Q4_K_M")
-    exact, small = plan(pc(16, 12, card(4.6, 8)), facts), plan(pc(16, 12, card(4, 8)), facts)
-    assert (exact.kv_type, exact.context, exact.device) == ("f16", 8192, "cuda")
-    assert (small.kv_type, small.context, small.device) == ("q8_0", 8192, "cuda")
+
+    def on_card(free: float, **wishes: Any) -> MemoryPlan:
+        return plan(pc(16, 12, card(free, 8)), facts, Wishes(**wishes))
+
+    assert [on_card(4.6).kv_type, on_card(4.6).context] == ["f16", 8192]
+    assert on_card(4).kv_type == "f16"
+    assert ROOMY_CONTEXT <= on_card(4).context < 8192
+    small = on_card(3.5)
+    assert (small.kv_type, small.context, small.device) == ("q8_0", ROOMY_CONTEXT, "cuda")
     assert "in f16 only" in small.reason
-    wished = plan(pc(16, 12, card(4, 8)), facts, Wishes(kv_type="f16"))
-    assert wished.kv_type == "f16"
+    assert on_card(4, context=8192).kv_type == "q8_0", "for the sake of a wish"
+    assert on_card(3.5, kv_type="f16").kv_type == "f16"
     odd = replace(facts, layers=tuple(replace(n, key_length=80) for n in facts.layers))
-    assert plan(pc(16, 12, card(4, 8)), odd).kv_type == "f16", "80 is no multiple of 32"
+    assert plan(pc(16, 12, card(3.5, 8)), odd).kv_type == "f16", "80 is no multiple of 32"
 
 
 def test_on_the_cpu_it_is_quantised_only_to_reach_a_roomy_context() -> None:
