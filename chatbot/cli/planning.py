@@ -39,6 +39,9 @@ def plan(
         typer.Option(help="fp32, bf16 or fp16; or the GGUF type it would be made into."),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that compute.")] = None,
+    file: Annotated[
+        str | None, typer.Option(help="One GGUF file of a repository of the hub.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What a model would need on this PC, part by part, and what else is possible."""
@@ -48,21 +51,30 @@ def plan(
     said: list[str] = []
 
     def work() -> dict[str, Any]:
-        found, others, figures = _planned(_facts(path_or_id), wishes)
+        found, others, figures = _planned(_facts(path_or_id, wishes, file), wishes)
         said.extend(_lines(found, others))
         return figures
 
     show(told(work), as_json, lambda _: "\n".join(said))
 
 
-def _facts(path_or_id: str) -> ModelFacts:
+def _facts(path_or_id: str, wishes: Any, file: str | None) -> ModelFacts:
+    """Of a path, a listed model, or a repository of the hub, of which only headers are read."""
     from chatbot.memory.headers import read_or_draw
+    from chatbot.models.remote import facts_for_plan, is_repository
 
     path = Path(path_or_id).expanduser()
-    if not path.exists():
-        rows = run("models list")["models"]
-        path = Path(next((m["path"] for m in rows if m["id"] == path_or_id), path_or_id))
-    return read_or_draw(path)
+    if path.exists():
+        return read_or_draw(path)
+    rows = run("models list")["models"]
+    listed = next((m["path"] for m in rows if m["id"] == path_or_id), None)
+    if listed is None and is_repository(path_or_id):
+        asked = wishes.precision or ""
+        kind = asked.upper() if asked.lower() not in _FLOATS else ""
+        if not kind and wishes.backend == "llama_cpp":
+            kind = "F16"
+        return facts_for_plan(path_or_id, kind, file)
+    return read_or_draw(Path(listed or path_or_id))
 
 
 def _planned(
@@ -99,6 +111,7 @@ def _planned(
 def _as_wished(facts: ModelFacts, wishes: Any) -> tuple[ModelFacts, Any, list[Variant]]:
     """The model in the form that the wishes ask for, and the forms it could be made into."""
     from chatbot.memory.alternatives import Variant
+    from chatbot.memory.headers import as_drawn
     from chatbot.memory.outline import MIXES, outlined
 
     asked = wishes.precision or ""
@@ -108,13 +121,17 @@ def _as_wished(facts: ModelFacts, wishes: Any) -> tuple[ModelFacts, Any, list[Va
         or wishes.kv_type in ("q8_0", "q4_0")
         or (kind in MIXES and asked.lower() not in _FLOATS)
     )
+    facts = as_drawn(facts) if to_gguf else facts
     exact = facts.format == "hf" or facts.quantisation in _FLOATS.values()
     variants = []
     if exact and facts.tensors:
-        variants = [Variant(facts.name, outlined(facts, one), ready=False) for one in _WELL]
+        shape = as_drawn(facts)
+        variants = [Variant(facts.name, outlined(shape, one), ready=False) for one in _WELL]
     if to_gguf or (facts.format == "gguf" and exact and kind in MIXES):
         made = outlined(facts, kind or "F16", gguf=True)
         return made, replace(wishes, backend="llama_cpp", precision=None), variants
+    if facts.format == "gguf" and kind == facts.quantisation:
+        wishes = replace(wishes, precision=None)
     return facts, wishes, variants
 
 

@@ -44,6 +44,11 @@ def read_or_draw(path: Path) -> ModelFacts:
     return read_config(path) if bare else read_model(path)
 
 
+def as_drawn(facts: ModelFacts) -> ModelFacts:
+    """The same with its tensors named as in GGUF files, where it is a folder of this disk."""
+    return read_config(Path(facts.path)) if facts.format == "hf" and facts.files else facts
+
+
 @lru_cache(maxsize=32)
 def _read(path: Path, _stamp: tuple[tuple[int, int], ...]) -> ModelFacts:
     if path.is_dir():

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from chatbot.errors import BrokenModel, ModelError
 from chatbot.i18n import N_
 from chatbot.memory.config import described
 from chatbot.memory.facts import ModelFacts, Tensor
 from chatbot.memory.folder import (
+    DTYPES,
     declared_tensors,
     has_head,
     header_length,
     key_for_code,
     main_type,
-    read_config,
 )
-from chatbot.memory.footprint import PRECISIONS
 from chatbot.memory.gguf import GgufHeader, read_start
-from chatbot.memory.headers import assembled, read_or_draw
+from chatbot.memory.headers import assembled
 from chatbot.memory.outline import outlined
 from chatbot.models.fetching import file_of_type, needed, quantisations, small_json
 from chatbot.models.hub import REPOSITORY, Hub
@@ -39,36 +38,22 @@ SHARD = 64_000
 """Bytes of a safetensors file asked for at first: nearly every shard's whole header."""
 
 
-def facts_for_plan(
-    source: str, precision: str = "", backend: str = "", file: str | None = None
-) -> ModelFacts:
-    """What to plan for: a path on this PC, also of a folder with only config.json, or a repository of the hub.
+def facts_for_plan(repo: str, kind: str = "", file: str | None = None) -> ModelFacts:
+    """What to plan for of a repository of the hub, from headers alone.
 
-    `precision` names a GGUF type, such as Q4_K_M, that the model would be made into, or that is chosen among
-    a repository's; fp32, bf16 and fp16 are left to the plan. Of a hub's GGUF files without one, the smallest.
-    With `backend` llama_cpp a folder is planned as the F16 file it would become. Of the hub only headers are
-    read. Raises OfflineError, HubError, GatedModel, ModelError, BrokenModel, SettingsError.
+    Of GGUF files the one of type `kind` (Q4_K_M where none is named, else the smallest), or `file`; of a
+    repository without them the folder, or with `kind` the GGUF that it would become.
+    Raises OfflineError, HubError, GatedModel, ModelError, BrokenModel, SettingsError.
     """
-    kind = "" if precision in PRECISIONS else precision.upper()
-    path = Path(source)
-    if path.exists() or not is_repository(source):
-        facts = read_or_draw(path)
-        if kind and facts.format == "gguf":
-            return facts if facts.quantisation == kind else outlined(facts, kind, gguf=True)
-        if facts.format == "hf" and (kind or backend == "llama_cpp"):
-            return outlined(read_config(path), kind or "F16", gguf=True)
-        return facts
     with Hub() as hub:
-        model = hub.model(source)
+        model = hub.model(repo)
         choices = quantisations(model)
-        if kind and choices and not file:
-            file = file_of_type(model, kind)
-        if file or (choices and all(one.path != "config.json" for one in model.files)):
-            return facts_on_hub(hub, model, file or choices[0].file)
-        if kind or backend == "llama_cpp":
-            drawn = described(small_json(hub, model, "config.json"), model.repo)
-            return outlined(drawn, kind or "F16", gguf=True)
-        return facts_on_hub(hub, model)
+        if choices and not file and (kind or not any(f.path == "config.json" for f in model.files)):
+            usual = next((one for one in choices if one.type == "Q4_K_M"), choices[0])
+            file = file_of_type(model, kind) if kind else usual.file
+        if kind and not file:
+            return outlined(described(_config(hub, model), model.repo), kind, gguf=True)
+        return facts_on_hub(hub, model, file)
 
 
 def is_repository(source: str) -> bool:
@@ -101,16 +86,40 @@ def facts_on_hub(hub: Hub, model: RemoteModel, file: str | None = None) -> Model
         )  # fmt: skip
     facts = described(config, model.repo)
     shards = [one for one in files if one.path.endswith(".safetensors")]
-    tensors = tuple(t for one in shards for t in _safetensors(hub, model, one)) or facts.tensors
+    stored = tuple(tensor for one in shards for tensor in _safetensors(hub, model, one))
+    tensors, estimated = facts.tensors, facts.estimated
+    if stored:
+        tensors, estimated = _agreeing(tensors, stored), False
     return replace(
         facts,
         path=model.repo,
-        files=tuple(one.path for one in shards),
         quantisation=main_type(tensors),
         tensors=tensors,
-        tied=not has_head(tensors) if shards else facts.tied,
-        estimated=facts.estimated and not shards,
+        tied=not has_head(tensors),
+        estimated=estimated,
     )
+
+
+def _agreeing(drawn: tuple[Tensor, ...], stored: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The drawn tensors, whose names GGUF rules know, where they hold as many numbers as the stored ones."""
+    numbers = sum(tensor.elements for tensor in stored)
+    kind = main_type(stored)
+    width = DTYPES[kind]
+    alike = abs(sum(tensor.elements for tensor in drawn) - numbers) <= numbers / 1000
+    if not alike or abs(sum(tensor.size for tensor in stored) - width * numbers) > numbers / 100:
+        return stored
+    return tuple(replace(tensor, type=kind, size=width * tensor.elements) for tensor in drawn)
+
+
+def _config(hub: Hub, model: RemoteModel) -> dict[str, Any]:
+    config = small_json(hub, model, "config.json")
+    if key := key_for_code(config):
+        raise ModelError(
+            N_("it asks for program code of its own ({part}), and Hearth never runs a model's code."),
+            name=model.repo,
+            part=f"config.json: {key}",
+        )  # fmt: skip
+    return config
 
 
 def gguf_facts(hub: Reading, model: RemoteModel, parts: list[RemoteFile]) -> ModelFacts:
