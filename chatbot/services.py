@@ -569,7 +569,7 @@ class Services:
         gpus = any(gpu.kind != "rocm" for gpu in self.hardware().gpus)
         on_gpu = gpus and installed().transformers_gpu
         keep(self.database, self._machine, measure_speeds(on_gpu))
-        self.engines.tune()
+        self.tuner.measure()
 
     def free_memory(self) -> None:
         """Unload the model and end the helpers that start again when they are needed."""

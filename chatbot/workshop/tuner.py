@@ -69,6 +69,10 @@ class Tuner:
         if self._engines.busy or self._jobs.list(active=True) or not self._wanted(loaded.spec):
             return None
         self._not_before = now + AGAIN_SECONDS
+        return self.measure()
+
+    def measure(self) -> Tuned | None:
+        """Measure the loaded model now, also when that was done; None where it could not be."""
         try:
             return self._engines.tune()
         except ChatbotError as error:  # the usual way is always there
@@ -81,6 +85,9 @@ class Tuner:
 
         if spec.backend != "llama_cpp" or spec.gpu_layers:
             return False
-        facts, hardware = read_model(Path(spec.path)), detect()
+        try:
+            facts, hardware = read_model(Path(spec.path)), detect()
+        except ChatbotError:  # its file is gone
+            return False
         free = hardware.ram_available - room.spare(hardware)
         return self.kept(facts) is None and tuning.room(facts) <= free
