@@ -1,10 +1,11 @@
 # ruff: noqa: INP001, T201 (a script that is run by hand and says what it made)
 """Take the screenshots that the README and the guide show, from the running app.
 
-    python docs/take_screenshots.py [--model FILE.gguf]
+    python docs/take_screenshots.py [--model FILE.gguf] [--quick]
 
 Starts Hearth on a data folder of its own, asks the sample documents in both languages without a model, and
-saves docs/images/*.png. The models page shows the given model, else a tiny one made for this purpose. Needs
+saves docs/images/*.png. The models page shows the given model, else a tiny one made for this purpose; the page of
+this PC is shown as it is and once more with made-up graphics cards. Needs
 Chromium and the tests' packages (`python start.py setup`).
 """
 
@@ -30,10 +31,15 @@ PROJECT = Path(__file__).resolve().parent.parent
 IMAGES = PROJECT / "docs" / "images"
 LARGEST_BYTES = 250_000
 SIZE = (1280, 860)
+TALL = (1280, 1420)
+SAMPLED_SECONDS = 75
+"""So that the charts have something to show."""
 NARROW = (420, 860)
 START_SECONDS = 60
 PATIENCE_MILLISECONDS = 120_000
 sys.path.insert(0, str(PROJECT))
+
+from tests.fakes import GIB, Card, environment, pc  # noqa: E402
 
 ENGLISH = "How many days of annual leave do I get?"
 VIETNAMESE = "Sinh viên bị cảnh báo học vụ khi nào?"
@@ -47,6 +53,9 @@ def main() -> None:
     """Take them all; fails when one is too large for a repository."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="the model that the models page shows")
+    parser.add_argument(
+        "--quick", action="store_true", help="only the pages of models and of this PC"
+    )
     arguments = parser.parse_args()
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -57,12 +66,19 @@ def main() -> None:
         for name, text in NOTES:
             (Path(folder) / name).write_text(text, encoding="utf-8")
             _command(data, "documents", "add", str(Path(folder) / name))
-        with _running(data) as address, sync_playwright() as playwright:
+        with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium") or shutil.which("chromium-browser"),
                 args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
             )
-            _take(browser, address)
+            with _running(data) as address:
+                if not arguments.quick:
+                    _take(browser, address)
+                _take_models(browser, address)
+                _load_a_model(data)
+                _take_hardware(browser, address, "hardware-en", "en-US")
+            with _running(data, **environment(Path(folder) / "cards.json", _at_work())) as address:
+                _take_hardware(browser, address, "hardware-cards-vi", "vi-VN", dark=True)
             browser.close()
     for image in sorted(IMAGES.glob("*.png")):
         size = image.stat().st_size
@@ -100,10 +116,37 @@ def _take(browser: Browser, address: str) -> None:
     narrow.locator("[class*=st-key-again-]").wait_for()
     _shoot(narrow, "chat-narrow")
 
-    english.goto(f"{address}/models")
-    _shoot(english, "models-en")
-    english.goto(f"{address}/hardware")
-    _shoot(english, "hardware-en")
+
+def _take_models(browser: Browser, address: str) -> None:
+    tab = _tab(browser, "en-US")
+    tab.goto(f"{address}/models")
+    _shoot(tab, "models-en")
+
+
+def _take_hardware(
+    browser: Browser, address: str, name: str, locale: str, *, dark: bool = False
+) -> None:
+    tab = _tab(browser, locale, dark=dark, size=TALL)
+    tab.goto(f"{address}/hardware")
+    tab.locator(".hearth-chart").nth(1).wait_for()
+    tab.wait_for_timeout(1000 * SAMPLED_SECONDS)
+    _shoot(tab, name)
+
+
+def _load_a_model(data: Path) -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "chatbot", "models", "list", "--json"],
+        cwd=PROJECT, env={**os.environ, "HEARTH_DATA": str(data)}, check=True, capture_output=True,
+    )  # fmt: skip
+    _command(data, "models", "load", json.loads(listed.stdout)["models"][0]["id"])
+
+
+def _at_work() -> list[Card]:
+    """Two cards of which one is busy."""
+    busy, idle = pc("two")
+    busy.load, busy.temperature, busy.milliwatts, busy.free = 87, 71, 312_000, 9 * GIB
+    idle.load, idle.clock, idle.memory_clock, idle.milliwatts = 2, 300, 405, 9_000
+    return [busy, idle]
 
 
 def _tab(
@@ -160,7 +203,7 @@ def _command(data: Path, *arguments: str) -> None:
 
 
 @contextmanager
-def _running(data: Path) -> Iterator[str]:
+def _running(data: Path, **environment: str) -> Iterator[str]:
     """The app's address while the block runs."""
     log = data.parent / "app.log"
     with log.open("wb") as output:
@@ -176,7 +219,7 @@ def _running(data: Path) -> Iterator[str]:
                 "--server.headless",
                 "true",
             ],
-            env={**os.environ, "HEARTH_DATA": str(data), "PYTHONUTF8": "1"},
+            env={**os.environ, "HEARTH_DATA": str(data), "PYTHONUTF8": "1", **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -30,9 +30,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300 + 2
 
 WARM_SECONDS = 8.0 if not FULL else 60.0
 """Before growth is counted: imports, the first pictures, Chromium's own caches."""
-LEAST_HEAP, LEAST_RESIDENT = 8_000_000, 40_000_000
-MOST_SHARE = 0.5
-"""Of a core, for the server of two open tabs, four polls a second among them."""
+MOST_HEAP, MOST_RESIDENT = 8_000_000, 40_000_000
+MOST_SHARE = 0.25
+"""Of a core, for the server of two open tabs with four looks a second at the answer; 0.05 in ten minutes here."""
 
 
 @pytest.fixture
@@ -149,8 +149,8 @@ def test_the_page_stays_calm_while_an_answer_is_written_beside_it(
     assert drawn > drawn_before or drawn >= 140
     assert int(words[-1]) > SECONDS, "five words a second beside it"
     assert share < MOST_SHARE
-    assert heap < LEAST_HEAP
-    assert resident < LEAST_RESIDENT
+    assert heap < MOST_HEAP
+    assert resident < MOST_RESIDENT
 
 
 def test_its_buttons_and_a_card_that_is_lost_and_found(
