@@ -10,6 +10,9 @@ from chatbot.memory.relief import quotes, relieve
 from chatbot.services import QUOTES
 from chatbot.types import ConversationSettings
 from tests.memory.test_plan import card, pc, three_billion
+from tests.tiny_models import tiny_gguf, tiny_hf
+
+__all__ = ["tiny_gguf", "tiny_hf"]
 
 
 @pytest.fixture
@@ -65,6 +68,31 @@ def test_pressing_a_way_answers_beside_the_failed_version(open_page, services, f
     assert versions == [failed.id, message.id]
     services.history.select(failed.conversation_id, failed.id)
     assert "2" in shown(open_page(conversation=failed.conversation_id))
+
+
+def test_a_failed_load_on_the_models_page_offers_what_needs_less_and_loads_it_so(
+    open_page, services, error, tiny_gguf, monkeypatch
+):
+    model_id = services.jobs.wait(services.workshop.take_in(tiny_gguf).id, 60).message
+
+    def fail(*_model, **_wishes):
+        raise error
+
+    loaded = []
+    monkeypatch.setattr(services, "load_model", fail)
+    monkeypatch.setattr(services, "load_cured", loaded.append)
+    app = open_page("models.py")
+    app.session_state["models-goto"] = "disk"
+    app.run()
+    app.button(key=f"load-{model_id}").click().run()
+    assert "was writing the answer" in shown(app)
+    offered = [b.key.split("-")[1] for b in app.button if (b.key or "").startswith("cure-")]
+    assert offered == ["kv", "layers", "context", "cpu"], (
+        "nothing was asked that quotations could answer"
+    )
+    app.button(key=f"cure-kv-{model_id}").click().run()
+    assert [cure.kind for cure in loaded] == ["kv"]
+    assert "was writing the answer" not in shown(app)
 
 
 def test_the_setting_is_kept(open_page, services):
