@@ -87,6 +87,8 @@ class LlamaCpp:
         self._drafter = drafter or (lambda tokens: Drafter(PromptLookup(tokens), experience))
         self.forgets_parts = self._forgets_parts()
         self._can_try = self.forgets_parts and self._batch > LONGEST
+        window = llama_cpp.llama_model_n_swa(self._model)  # a state holds no more of those layers
+        self.whole_states = not self.forgets_parts or window > 0
         self._transcript = Transcript(self._tokenize, self._spell)
         self._never_abort = llama_cpp.ggml_abort_callback()
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)

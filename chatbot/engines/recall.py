@@ -41,8 +41,8 @@ TELLING = 4_000_000
 class Reader(Protocol):
     """What this needs of the engine: the KV cache, and what stands in it."""
 
-    forgets_parts: bool
-    """False for recurrent models: there a state serves whole or not at all."""
+    whole_states: bool
+    """True for recurrent models and sliding windows: there a state serves whole or not at all."""
 
     @property
     def read(self) -> Sequence[int]:
@@ -194,7 +194,7 @@ class Recall:
         if state.held > self._engine.size:
             return 0
         same = common(state.tokens[: state.held], prompt)
-        return same if same == state.held or self._engine.forgets_parts else 0
+        return same if same == state.held or not self._engine.whole_states else 0
 
     def _saved_seconds(self, state: State, gain: int) -> float:
         """What fetching this state saves of the time that reading `gain` tokens takes."""

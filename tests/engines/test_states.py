@@ -429,10 +429,10 @@ def test_the_states_never_take_more_than_a_tenth_of_what_is_free(
 class Reading:
     """An engine without a model: it has read tokens, and writes a file of a given size for them."""
 
-    def __init__(self, size: int = 1000, forgets_parts: bool = True) -> None:
+    def __init__(self, size: int = 1000, whole_states: bool = False) -> None:
         self.read: list[int] = []
         self.size = 4096
-        self.forgets_parts = forgets_parts
+        self.whole_states = whole_states
         self._bytes = size
 
     def state_size(self) -> int:
@@ -493,11 +493,11 @@ def test_no_write_is_begun_that_would_hold_up_the_end(recall, folder) -> None:
 
 
 def test_a_recurrent_state_serves_whole_or_not_at_all(recall) -> None:
-    made, engine = recall(forgets_parts=False)
+    made, engine = recall(whole_states=True)
     _read(made, engine, "c", list(range(200)))
     made.keep()
     made.settle()
-    other, _ = recall(forgets_parts=False)
+    other, _ = recall(whole_states=True)
     assert other.bring("d", [*range(150), 3, 3, 3, 3]) == 0
     assert other.bring("c", list(range(300))) == 200
 
