@@ -19,7 +19,7 @@ from chatbot.types import MemoryPlan
 
 REACHED, REACHED_ON_GPU = 0.5, 0.7
 """Share of the memory's speed that decoding reaches where nothing else is known; the second is general knowledge."""
-OF_A_CORE_EXACT, OF_A_CORE_QUANTISED = 0.57, 0.34
+OF_A_CORE_EXACT, OF_A_CORE_QUANTISED = 0.54, 0.31
 """Share of the speed at which one core reads memory that it reaches with F16, and unpacking Q4_K_M, weights;
 measured by benchmarks/speed_estimate.py."""
 OF_ALL_CORES = 0.8
