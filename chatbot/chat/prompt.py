@@ -77,6 +77,8 @@ _NOTHING: dict[Language, str] = {
     "vi": "Không có đoạn tài liệu nào cho câu hỏi này.",
     "en": "There are no passages for this question.",
 }
+PARTS, CHARACTERS_PER_TOKEN = 4, 3
+"""A conversation that outgrew the context loses its oldest turns about a quarter of the context at a time."""
 _SAME = 0.9
 """Share of runs of three words from which on two passages say the same."""
 _TURNING = frozenset("khong chua cam tru chi not no never except only unless".split())  # noqa: SIM905
@@ -162,14 +164,15 @@ def build(
     past = _past_turns(before, scope)
     kept = list(sources)
     reserve = min(answer_tokens, max(context // 4, 32)) if context else 0
-    left_turns = False
+    cuts = _cuts(past, context)
+    cut = 0
     while True:
-        turns = (system, *past, _question_turn(question, kept, scope, language, standalone))
+        turns = (system, *past[cut:], _question_turn(question, kept, scope, language, standalone))
         tokens = count_tokens(turns)
         if not context or tokens + reserve <= context:
             break
-        if past:
-            past, left_turns = past[2:], True
+        if cuts:
+            cut = cuts.pop(0)
         elif len(kept) > 1:
             kept = kept[:-1]
         elif tokens < context:
@@ -179,13 +182,30 @@ def build(
     notices = [
         notice
         for notice, applies in (
-            (LEFT_OUT_TURNS, left_turns),
+            (LEFT_OUT_TURNS, cut > 0),
             (_left_out(sources[len(kept) :], language), len(kept) < len(sources)),
             (CUT_ANSWER, context > 0 and tokens + reserve > context),
         )
         if applies
     ]
     return Prompt(turns, tuple(kept), tokens, tuple(notices))
+
+
+def _cuts(past: Sequence[Turn], context: int) -> list[int]:
+    """How many of the oldest turns may be left out: some, more, all.
+
+    The places depend on what was said and not on what comes next, so that a conversation that has outgrown
+    the context begins alike for several questions, and is not read from the start for each of them.
+    """
+    block = max(context // PARTS * CHARACTERS_PER_TOKEN, 1)
+    cuts: list[int] = []
+    said = 0
+    for place in range(0, len(past), 2):
+        before = said
+        said += len(past[place].text) + len(past[place + 1].text)
+        if said // block > before // block:
+            cuts.append(place + 2)
+    return cuts if not past or cuts[-1:] == [len(past)] else [*cuts, len(past)]
 
 
 def _left_out(sources: Sequence[Source], language: Language) -> str:

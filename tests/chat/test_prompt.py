@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,6 +135,20 @@ def test_old_turns_go_before_passages_and_both_are_said():
     assert said.endswith("; ".join(f"luat.pdf › Điều {n}" for n in left))
     assert 1 <= len(tighter.sources) < 5
     assert tighter.tokens + 100 <= 700
+
+
+def test_a_conversation_that_outgrew_the_context_begins_alike_for_several_questions():
+    """Leaving out one exchange more for each question would make the model read all of it each time."""
+    everything = past(40, words=12)
+    begins = [
+        next(t.text for t in build(before=everything[: 2 * n], context=600).turns[1:])
+        for n in range(25, 40)
+    ]
+    assert begins[0] != everything[0].text
+    changes = sum(one != other for one, other in pairwise(begins))
+    assert 1 <= changes <= 5
+    left = build(before=everything, context=600)
+    assert left.tokens > 600 / 2  # and no more is left out than that takes
 
 
 def test_a_question_that_cannot_fit_is_refused_with_numbers():
