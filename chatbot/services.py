@@ -531,7 +531,8 @@ class Services:
         return self.load_model(cure.model_id, **cure.wishes)
 
     def _otherwise(self, cure: Cure) -> Otherwise:
-        return Otherwise(partial(self.load_cured, cure), cure.notice)
+        quoting = cure.model_id == QUOTES
+        return Otherwise(partial(self.load_cured, cure), cure.notice, quoting)
 
     def _instead(self, error: OutOfMemory) -> Otherwise | None:
         """The first cure that needs no waiting, where the person leaves the choice to Hearth."""

@@ -80,10 +80,14 @@ EngineFor = Callable[[str | None], Engine]
 
 @dataclass(frozen=True, slots=True)
 class Otherwise:
-    """How to answer other than the conversation's settings say: the engine, and what to say of it."""
+    """How to answer other than the conversation's settings say: the engine, and what to say of it.
+
+    `quoting` answers need documents, also where the conversation uses none.
+    """
 
     engine: Callable[[], Engine]
     notice: Callable[[Language], str]
+    quoting: bool = False
 
 
 Instead = Callable[[OutOfMemory], Otherwise | None]
@@ -227,6 +231,8 @@ class Answers:
         choose = otherwise.engine if otherwise else partial(self._engine_for, settings.model)
         if otherwise:
             _notice(reply, otherwise.notice(language_of(asked.text)))
+            if otherwise.quoting and settings.scope == "none":
+                settings = replace(settings, scope="only")
         before = history.branch(conversation.id)
         before = before[: next(i for i, m in enumerate(before) if m.id == asked.id)]
 

@@ -48,6 +48,25 @@ WORDS: Mapping[CureKind, str] = {
     "model": N_("Use the smaller model “{name}”"),
     "quotes": N_("Answer with quotations from the documents, without a model"),
 }
+NOTICES: Mapping[CureKind, str] = {
+    "batch": N_(
+        "Memory had run out, so this was read in smaller pieces: {new} tokens at a time instead of {old}."
+    ),
+    "kv": N_(
+        "Memory had run out, so what was read is kept in 8 bits: KV cache {new} instead of {old}."
+    ),
+    "layers": N_(
+        "Memory had run out, so fewer layers are on the graphics card: {new} instead of {old}."
+    ),
+    "context": N_("Memory had run out, so the context is shorter: {new} tokens instead of {old}."),
+    "cpu": N_(
+        "Memory had run out, so the model runs on the processor instead of the graphics card."
+    ),
+    "version": N_("Memory had run out, so the smaller version “{name}” of the same model answers."),
+    "model": N_("Memory had run out, so the smaller model “{name}” answers."),
+    "quotes": N_("Memory had run out, so this is quoted from the documents, without a model."),
+}
+"""What stays on an answer that was written so."""
 LABELS: Mapping[CureKind, str] = {
     "batch": N_("Read in smaller pieces"),
     "kv": N_("Keep what was read in 8 bits"),
@@ -102,8 +121,7 @@ class Cure:
 
     def notice(self, language: Language) -> str:
         """What an answer says that was written so."""
-        words = translate(N_("Memory had run out, so this was changed. {change}."), language)
-        return words.format(change=self.text(language))
+        return filled(NOTICES[self.kind], self.values, language)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

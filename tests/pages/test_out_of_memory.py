@@ -63,7 +63,7 @@ def test_pressing_a_way_answers_beside_the_failed_version(open_page, services, f
     running = services.answers.running(failed.conversation_id)
     message = running.wait(30) if running else services.history.branch(failed.conversation_id)[-1]
     assert message.state == "complete"
-    assert "quotations" in message.notices[0]
+    assert "quoted from the documents" in message.notices[0]
     versions = services.history.siblings(failed.conversation_id)[failed.id]
     assert versions == [failed.id, message.id]
     services.history.select(failed.conversation_id, failed.id)
