@@ -29,7 +29,7 @@ KNOWN = (
 )  # fmt: skip
 """Architectures whose tensors all have a counterpart, so that one without is lost."""
 _NO_WEIGHTS = re.compile(
-    r"(rotary_emb\.inv_freq|\.masked_bias|attention\.bias|attn\.bias)$|^(visual|vision_|multi_modal|audio_)"
+    r"(rotary_emb\.inv_freq|\.masked_bias|\.attention\.bias|\.attn\.bias)$|^(visual|vision_|multi_modal|audio_)"
 )
 _MADE = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """GGUF tensors computed from the settings."""
