@@ -173,7 +173,7 @@ def _holders(sample: Sample) -> list[str]:
     """Which parts of Hearth and which other programs hold most of the memory."""
     names = {
         "app": _("this page and its server"),
-        "model": _("model"),
+        "model": _("writing answers"),
         "index": _("search"),
         "documents": _("reading documents"),
         "jobs": _("other work"),
