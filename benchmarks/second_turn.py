@@ -20,7 +20,8 @@ from chatbot.engines.worker import EngineWorker
 from chatbot.hardware.process import physical_cores
 from chatbot.types import GenerationOptions, GenerationStats, Turn
 
-ANSWER = 48
+ANSWER = 6
+"""Tokens; few, for what a random model writes takes more tokens when another one reads it."""
 OPTIONS = GenerationOptions(temperature=0.8, seed=1, max_tokens=ANSWER, drafting=False)
 
 
