@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,7 +19,7 @@ from chatbot.hardware.monitor import STEP, Monitor, mean
 from chatbot.hardware.process import largest
 from chatbot.hardware.samples_file import csv_of
 from chatbot.types import Gpu
-from tests.fakes import GIB, AmdCard, Card, fake_amdsmi, fake_pynvml, pc
+from tests.fakes import GIB, AmdCard, Card, environment, fake_amdsmi, fake_pynvml, pc
 
 
 @pytest.fixture
@@ -207,13 +208,19 @@ def test_the_samples_become_a_table_with_gaps_where_a_card_was_away() -> None:
     assert dict(zip(columns, without.split(","), strict=True))["cuda_0_total"] == ""
 
 
-def test_no_library_that_could_open_a_gpu_is_loaded() -> None:
+@pytest.mark.parametrize("name", ["none", "eight"])
+def test_no_library_that_could_open_a_gpu_is_loaded(name: str, tmp_path: Path) -> None:
     code = (
-        "import sys; from chatbot.hardware.monitor import Monitor; Monitor().latest();"
-        "print([m for m in ('torch', 'llama_cpp', 'cupy', 'numba') if m in sys.modules])"
+        "import sys; from chatbot.hardware.monitor import Monitor; from pathlib import Path;"
+        "gpus = Monitor().latest().gpus; maps = Path('/proc/self/maps');"
+        "print(len(gpus), [m for m in ('torch', 'llama_cpp', 'cupy', 'numba') if m in sys.modules],"
+        " maps.exists() and 'libcuda' in maps.read_text())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    made_up = {**os.environ, **environment(tmp_path / "cards.json", pc(name))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=made_up
+    )
+    assert done.stdout.strip() == f"{len(pc(name))} [] False"
 
 
 @pytest.mark.parametrize("name", ["none", "eight"])
