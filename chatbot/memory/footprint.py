@@ -25,6 +25,7 @@ STORED_AS: Mapping[str, str] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 # to be replaced by what each load here measures.
 CUDA_CONTEXT = 512 * MIB
 TORCH_RUNTIME = 62 * MIB  # measured: model code and allocator after importing torch
+SCORES = 16  # tokens of a batch whose scores the engine asks for at most: a draft and the one before
 STATE_VALUE = 4  # llama.cpp keeps recurrent states in F32
 VOCABULARY_ENTRY = 195  # measured: bytes of llama.cpp's token tables per token
 LLAMA_RUNTIME = int(5.5 * MIB)  # measured over 11 shapes (benchmarks/memory_plan.py)
@@ -84,15 +85,14 @@ def llama_cpp_footprint(
     flash: bool | None = None,
     split: Sequence[int] = (),
     whole_window: bool = True,
-    outputs: int = 0,
+    outputs: int = SCORES,
 ) -> Footprint:
     """Bytes of llama.cpp: `gpu_layers` counts from the last layer, the output being the first of them.
 
     On the CPU the weights are read, not mapped: repacked quantised weights would stay twice otherwise.
     `flash` None is what the engine chooses; `split` is how many of the `gpu_layers` lie on each GPU, in
     order, the output on the last. Without `whole_window` sliding layers keep their window alone, and
-    nothing older can be reused. `outputs` is for how many tokens of a batch scores are asked for at most,
-    0 for llama.cpp's own limit, which a GPU reserves: all.
+    nothing older can be reused. `outputs` is for how many tokens of a batch scores are asked for at most.
     """
     count = len(facts.layers)
     gpu_layers = min(gpu_layers, count + 1) if gpu_layers >= 0 else count + 1
@@ -106,8 +106,8 @@ def llama_cpp_footprint(
     cache = _Cache(facts.layers, cells, kv_type, batch, flash=flash, whole_window=whole_window)
     blocks = facts.size_of_blocks()
     first = min(cells, max(batch, CELLS))
-    work = _llama_work(facts, batch, first, flash=flash) + _scores(facts, outputs)
-    growth = _llama_work(facts, batch, cells, flash=flash) + _scores(facts, outputs) - work
+    work = _llama_work(facts, batch, first, flash=flash)
+    growth = _llama_work(facts, batch, cells, flash=flash) - work + _scores(facts, outputs)
     copied = _output_bytes(facts) if gpu_layers and facts.tied else 0
     on_gpu = sum(blocks[count - offloaded :]) + (_output_bytes(facts) if gpu_layers else 0)
     inputs = batch * (4 * facts.width + (2 if flash else 4) * cells)
@@ -124,7 +124,8 @@ def llama_cpp_footprint(
         last = number == holding_output
         own = range(start, start + layers - last) if layers else range(0)
         start = own.stop if layers else start
-        reserved = _reserved_work(facts, batch, cells, flash=flash, outputs=outputs if last else 1)
+        asked = min(outputs, batch) if last else 1
+        reserved = _reserved_work(facts, batch, cells, flash=flash, outputs=asked)
         # With every layer on several GPUs llama.cpp works on four batches at once.
         ahead = 3 * inputs if len(split) > 1 and offloaded == count else 0
         cards.append(
@@ -234,8 +235,7 @@ def _scores(facts: ModelFacts, outputs: int) -> int:
 
 def _reserved_work(facts: ModelFacts, batch: int, cells: int, *, flash: bool, outputs: int) -> int:
     """Bytes of work space that llama.cpp reserves on a GPU: the scores of a batch, or its widest step."""
-    asked = min(outputs, batch) if outputs else batch
-    scores = facts.vocabulary * asked + 2 * facts.width * batch
+    scores = facts.vocabulary * outputs + 2 * facts.width * batch
     return int(4 * max(scores, batch * _widest(facts, cells, flash=flash)))
 
 

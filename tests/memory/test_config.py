@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chatbot.errors import BrokenModel
 from chatbot.memory.config import described
+from chatbot.memory.footprint import llama_cpp_footprint
+from chatbot.memory.headers import read_model, read_or_draw
+from chatbot.memory.outline import outlined
+from tests.memory.test_footprint import real_gguf
 
 BASE = {
     "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2,
@@ -150,3 +155,34 @@ def test_gemma_says_little_of_itself() -> None:
 def test_a_config_that_leaves_out_what_is_needed_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(BrokenModel):
         described({**config_of("llama"), **wrong}, "x")
+
+
+def test_a_folder_with_only_a_config_can_be_planned(tmp_path: Path) -> None:
+    folder = tmp_path / "mô hình mới"
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps({**config_of("llama"), "torch_dtype": "float16"})
+    )
+    facts = read_or_draw(folder)
+    assert (facts.name, facts.format, facts.quantisation) == ("mô hình mới", "hf", "F16")
+    with pytest.raises(BrokenModel):  # to load it is another matter
+        read_model(folder)
+    (folder / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(BrokenModel):
+        read_or_draw(folder)
+
+
+def test_a_config_plans_like_the_file_of_the_same_shape(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    real_gguf(file, layers=4, width=512, heads=8, kv_heads=2, type_="F16")
+    config = {
+        **config_of("llama"),
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "vocab_size": 2000,
+    }
+    drawn = outlined(described(config, "x"), "F16", gguf=True)
+    for context, gpu_layers in ((2048, 0), (32768, 0), (8192, 3), (8192, -1)):
+        there = llama_cpp_footprint(read_model(file), context, gpu_layers=gpu_layers)
+        alone = llama_cpp_footprint(drawn, context, gpu_layers=gpu_layers)
+        assert (alone.ram, alone.gpu) == (there.ram, there.gpu)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,63 @@ def test_layers_move_to_the_gpu_from_the_last_and_nothing_is_lost(tied: bool) ->
     )
     assert llama_cpp_footprint(facts, 4096, gpu_layers=5).ram["kv"] == 0
     assert not everything.gpu
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("split", [(3, 2), (5,), (1, 1, 1, 1, 1), (0, 5), (4, 1, 0), (2, 1)])
+def test_several_gpus_share_what_one_would_hold(split: tuple[int, ...], tied: bool) -> None:
+    facts = llama(layers=4, tied=tied)
+    layers = sum(split)
+    one = llama_cpp_footprint(facts, 4096, gpu_layers=layers)
+    parted = llama_cpp_footprint(facts, 4096, gpu_layers=layers, split=split)
+    assert len(parted.cards) == len(split)
+    assert [bool(card) for card in parted.cards] == [bool(part) for part in split]
+    for part in ("weights", "kv"):
+        assert sum(card.get(part, 0) for card in parted.cards) == one.gpu[part] == parted.gpu[part]
+    assert parted.ram == one.ram
+    assert sum(parted.gpu.values()) == sum(sum(card.values()) for card in parted.cards)
+    holding = [card["kv"] for card, part in zip(parted.cards, split, strict=True) if part]
+    each = one.gpu["kv"] // max(layers - 1, 1)
+    expected = [part for part in split if part]
+    expected[-1] -= 1  # the output
+    assert holding == [part * each for part in expected]
+
+
+def test_a_split_of_other_than_the_gpu_layers_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="split"):
+        llama_cpp_footprint(llama(), 4096, gpu_layers=3, split=(1, 1))
+
+
+def test_only_what_lies_in_the_window_is_kept_where_that_is_enough() -> None:
+    facts = llama(layers=4, window=512)
+    whole = llama_cpp_footprint(facts, 8192).ram["kv"]
+    assert llama_cpp_footprint(facts, 8192, whole_window=False).ram["kv"] == whole * 1024 // 8192
+
+
+def test_a_recurrent_layer_takes_the_same_however_long_the_context() -> None:
+    facts = replace(llama(layers=2), layers=(Layer(0, 0, 64, 64, state=1000),) * 2)
+    for context in (1024, 32768):
+        assert llama_cpp_footprint(facts, context).ram["kv"] == 2 * 4 * 1000
+
+
+def test_a_latent_layer_keeps_one_row_in_place_of_every_heads() -> None:
+    facts = replace(llama(layers=1), layers=(Layer(16, 16, 192, 128, latent=576),))
+    assert llama_cpp_footprint(facts, 4096).ram["kv"] == 2 * 576 * 4096
+    assert transformers_footprint(facts, 4096, "bf16").ram["kv"] == 2 * 16 * (192 + 128) * 4096
+
+
+def test_values_of_different_widths_are_padded_without_flash_attention() -> None:
+    facts = replace(llama(layers=2), layers=(Layer(8, 8, 64, 64), Layer(8, 2, 64, 64)))
+    assert llama_cpp_footprint(facts, 256, flash=True).ram["kv"] == 2 * 256 * (8 + 8 + 2 + 2) * 64
+    assert llama_cpp_footprint(facts, 256, flash=False).ram["kv"] == 2 * 256 * (8 + 8 + 2 + 8) * 64
+
+
+def test_a_gpu_reserves_for_the_scores_that_may_be_asked_for() -> None:
+    facts = llama(layers=2, vocabulary=128_256)
+    few, all_ = (
+        llama_cpp_footprint(facts, 1024, gpu_layers=-1, outputs=n).gpu["buffers"] for n in (16, 512)
+    )
+    assert all_ - few > 200 * MIB
 
 
 def test_transformers_counts_parameters_by_precision() -> None:
