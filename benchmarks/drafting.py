@@ -34,7 +34,7 @@ from chatbot.engines.drafting import RUN, Drafter, Experience, Guesses, PromptLo
 from chatbot.engines.llama_cpp import LlamaCpp
 from chatbot.types import GenerationOptions, GenerationStats, Turn
 
-QUESTION = [Turn("user", "w1 w2 w3 w4 " * 45)]
+QUESTION = [Turn("user", "w1 w2 w3 w4 " * 15)]
 GREEDY = GenerationOptions(temperature=0, repeat_penalty=1.0)
 QUOTED, OF = 64, 80
 AGREE = 16
