@@ -221,6 +221,8 @@ class LlamaCpp:
         params = self.library.llama_context_default_params()
         params.n_ctx = min(spec.context or DEFAULT_CONTEXT, trained) if trained else spec.context
         params.n_batch = params.n_ubatch = self._batch
+        # Only a draft needs the scores of more than one token; a GPU would reserve every token's.
+        params.n_outputs_max = min(self._batch, LONGEST + 1)
         self._threads = spec.threads or physical_cores()
         self._threads_batch = spec.threads_batch or self._threads
         params.n_threads, params.n_threads_batch = self._threads, self._threads_batch

@@ -21,11 +21,14 @@ KV_TYPES: Mapping[str, float] = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 PRECISIONS: Mapping[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 STORED_AS: Mapping[str, str] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
-# What libraries take besides. CUDA: context, kernels and cuBLAS workspace; from general knowledge,
-# to be replaced by what each load here measures.
+# What libraries take besides. CUDA: context, kernels and cuBLAS workspace; this and Metal's from general
+# knowledge, to be replaced by what each load here measures.
 CUDA_CONTEXT = 512 * MIB
+METAL_CONTEXT = 64 * MIB  # shaders and command queues; the memory itself is the computer's
 TORCH_RUNTIME = 62 * MIB  # measured: model code and allocator after importing torch
-SCORES = 16  # tokens of a batch whose scores the engine asks for at most: a draft and the one before
+SCORES = (
+    16  # tokens of a batch whose scores the engine asks for at most: a draft and the one before
+)
 STATE_VALUE = 4  # llama.cpp keeps recurrent states in F32
 VOCABULARY_ENTRY = 195  # measured: bytes of llama.cpp's token tables per token
 LLAMA_RUNTIME = int(5.5 * MIB)  # measured over 11 shapes (benchmarks/memory_plan.py)
@@ -86,6 +89,7 @@ def llama_cpp_footprint(
     split: Sequence[int] = (),
     whole_window: bool = True,
     outputs: int = SCORES,
+    metal: bool = False,
 ) -> Footprint:
     """Bytes of llama.cpp: `gpu_layers` counts from the last layer, the output being the first of them.
 
@@ -133,7 +137,7 @@ def llama_cpp_footprint(
                 "weights": sum(blocks[n] for n in own) + (_output_bytes(facts) if last else 0),
                 "kv": cache.bytes(own),
                 "buffers": reserved + ahead,
-                "runtime": CUDA_CONTEXT,
+                "runtime": METAL_CONTEXT if metal else CUDA_CONTEXT,
             }
             if layers
             else {}
@@ -175,18 +179,25 @@ class _Cache:
 
 
 def transformers_footprint(
-    facts: ModelFacts, context: int, precision: str, batch: int = 512, *, on_gpu: bool = False
+    facts: ModelFacts,
+    context: int,
+    precision: str,
+    batch: int = 512,
+    *,
+    on_gpu: bool = False,
+    metal: bool = False,
 ) -> Footprint:
     """Bytes of transformers in fp32, bf16 or fp16; the cache holds the same type as the weights."""
     width = PRECISIONS[precision]
     weights = facts.parameters * width
     cache = kv_bytes(facts.layers, context, width)
+    cache += width * sum(layer.state for layer in facts.layers)
     query = max((n.heads * n.key_length for n in facts.layers), default=0)
     parts = {
         "weights": weights,
         "kv": cache,
         "buffers": int(1.2 * 4 * batch * (facts.width + 4 * facts.feed_forward)) + MIB,
-        "runtime": CUDA_CONTEXT if on_gpu else TORCH_RUNTIME,
+        "runtime": (METAL_CONTEXT if metal else CUDA_CONTEXT) if on_gpu else TORCH_RUNTIME,
     }
     growth = width * context * (2 * query + batch)
     if on_gpu:

@@ -104,9 +104,15 @@ class Way:
         return Seat(self, context, footprint, tuple(gpu for gpu, _, _ in used), split, *over)
 
     def _plain(self, context: int, split: tuple[int, ...]) -> Footprint:
+        metal = any(gpu.kind == "mps" for gpu, _ in self.room.cards)
         if self.backend == "transformers":
             return transformers_footprint(
-                self.facts, context, self.precision, self.batch, on_gpu=self.layers > 0
+                self.facts,
+                context,
+                self.precision,
+                self.batch,
+                on_gpu=self.layers > 0,
+                metal=metal,
             )
         return llama_cpp_footprint(
             self.facts,
@@ -116,6 +122,7 @@ class Way:
             self.layers,
             flash=self.flash,
             split=split,
+            metal=metal,
         )
 
 
