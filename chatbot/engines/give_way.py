@@ -20,6 +20,7 @@ import psutil
 
 SECONDS = 1.0
 """Between two looks at the processor."""
+_LIST_SECONDS = 10.0
 TAKEN, FREE = 0.5, 0.25
 """A core counts as taken from one share of its time, and as free again below the other."""
 
@@ -73,6 +74,8 @@ class OtherPrograms:
 
     def __init__(self) -> None:
         self.cores = len(_processors())
+        self._lowest: list[psutil.Process] = []
+        self._listed = -_LIST_SECONDS
         self._last = self._look()
 
     def busy(self) -> float:
@@ -86,8 +89,22 @@ class OtherPrograms:
     def _look(self) -> tuple[float, float, float, dict[int, float]]:
         """Seconds: of the clock, and of processor time of all, of this process and of the lowest ones."""
         every = sum(_working(times) for times in _processors())
-        lowest = _lowest() if sys.platform == "win32" else {}
+        lowest = self._lowest_seconds() if sys.platform == "win32" else {}
         return time.monotonic(), every, time.process_time(), lowest
+
+    def _lowest_seconds(self) -> dict[int, float]:
+        """Processor seconds of Hearth's own work at the lowest priority, which Windows does not count apart."""
+        if (
+            time.monotonic() - self._listed >= _LIST_SECONDS
+        ):  # going through all processes takes long
+            self._listed = time.monotonic()
+            self._lowest = _lowest()
+        found = {}
+        for process in self._lowest:
+            with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                times = process.cpu_times()
+                found[process.pid] = times.user + times.system
+        return found
 
 
 def _processors() -> list[Any]:
@@ -106,13 +123,12 @@ def _working(times: Any) -> float:
     return float(times.user + times.system + sum(more))
 
 
-def _lowest() -> dict[int, float]:
-    """Processor seconds of Hearth's own work at the lowest priority, which Windows does not count apart."""
-    found = {}
+def _lowest() -> list[psutil.Process]:
+    """The processes of Hearth's that run at the lowest priority."""
+    found = []
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(os.getppid()).children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            with contextlib.suppress(psutil.Error):
                 if process.nice() == psutil.IDLE_PRIORITY_CLASS:
-                    times = process.cpu_times()
-                    found[process.pid] = times.user + times.system
+                    found.append(process)
     return found

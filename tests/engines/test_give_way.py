@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +75,23 @@ def test_what_runs_at_the_lowest_priority_does_not_count_and_what_this_process_d
                 program.wait()
     plain, lowest = counted
     assert plain > lowest + 0.1  # on a busy PC the difference is all that can be told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="os.nice")
+def test_where_the_system_does_not_tell_it_apart_hearths_lowest_work_is_counted(monkeypatch):
+    monkeypatch.setattr(psutil, "IDLE_PRIORITY_CLASS", 19, raising=False)  # Windows' way, here
+    monkeypatch.setattr("chatbot.engines.give_way.os.getppid", os.getpid)
+    program = subprocess.Popen([sys.executable, "-c", f"import os; os.nice(19)\n{BUSY}"])
+    try:
+        assert _within(20, lambda: psutil.Process(program.pid).nice() == 19)
+        others = OtherPrograms()
+        first = others._lowest_seconds()
+        assert program.pid in first
+        assert _within(20, lambda: others._lowest_seconds()[program.pid] > first[program.pid])
+    finally:
+        program.kill()
+        program.wait()
+    assert _within(20, lambda: program.pid not in others._lowest_seconds())
 
 
 def test_an_engine_is_told_to_use_fewer_threads_and_more_again(monkeypatch: pytest.MonkeyPatch):
