@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--quantisation", default="F16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--tokens", type=int, default=2 * OF)
     asked = parser.parse_args()
     writer = Writer(
         asked.gguf or random_gguf(asked.shape, asked.quantisation, reciting=True), asked.threads
@@ -182,7 +182,7 @@ def main() -> None:
     pairs: dict[str, list[tuple[Run, Run]]] = {name: [] for name in cases}
     for number in range(asked.rounds):
         for place, name in enumerate(list(cases)[:: 1 if number % 2 else -1]):
-            if place % 2 == 0:
+            if place % 3 == 0:
                 plain = writer.write(replace(greedy, drafting=False))
             writer.guesses, writer.experience = cases[name], learnt[name]
             pairs[name].append((plain, writer.write(greedy)))
