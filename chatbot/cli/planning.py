@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,13 +86,15 @@ def _planned(
     from chatbot.memory.alternatives import Case, alternatives
     from chatbot.memory.calibration import recorded_factors
     from chatbot.memory.plan import to_dict
+    from chatbot.memory.room import allowed
     from chatbot.memory.speed import kept_in, tokens_per_second
     from chatbot.ownership import owner_of
     from chatbot.workshop.planner import beside_search
 
     paths = Paths.default()
-    hardware = detect(paths.data)
-    machine = fingerprint(hardware)
+    everything = detect(paths.data)
+    machine = fingerprint(everything)
+    hardware = allowed(everything, os.environ.get("CUDA_VISIBLE_DEVICES"))
     facts, wishes, variants = _as_wished(facts, wishes)
     factors = recorded_factors(paths.database, machine)
     case = Case(hardware, facts, wishes, installed(), factors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chatbot.memory.footprint import Footprint
 from chatbot.types import Gpu, Hardware
@@ -61,6 +61,18 @@ def room(hardware: Hardware, beside: Beside | None = None) -> Room:
     return Room(
         hardware.ram_available - spare(hardware) - beside.ram - shared, tuple(cards), unified
     )
+
+
+def allowed(hardware: Hardware, chosen: str | None) -> Hardware:
+    """The PC without the GPUs that a person's CUDA_VISIBLE_DEVICES hides from CUDA; None hides none."""
+    if chosen is None:
+        return hardware
+    numbers = {part.strip() for part in chosen.split(",")}
+    if not all(number.isdigit() for number in numbers - {""}):
+        return hardware  # by names that only the driver can tell
+    shown = tuple(g for g in hardware.gpus if g.kind != "cuda" or str(g.index) in numbers)
+    device = hardware.device if any(g.kind != "rocm" for g in shown) else "cpu"
+    return replace(hardware, gpus=shown, device=device)
 
 
 def spare(hardware: Hardware) -> int:

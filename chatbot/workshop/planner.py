@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,10 @@ class Planner:
         from chatbot.memory.beside import after_ending
         from chatbot.memory.headers import read_model
         from chatbot.memory.plan import Wishes
+        from chatbot.memory.room import allowed
 
-        facts, hardware = read_model(path), self.hardware()
+        facts = read_model(path)
+        hardware = allowed(self.hardware(), os.environ.get("CUDA_VISIBLE_DEVICES"))
         evicts: tuple[Evicted, ...] = ()
         if loaded := self.engines.loaded:
             spec = loaded.spec

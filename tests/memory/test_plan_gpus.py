@@ -20,7 +20,7 @@ from chatbot.memory.explain import explain, fullness
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.outline import outlined
 from chatbot.memory.plan import ROOMY_CONTEXT, Wishes, plan
-from chatbot.memory.room import Beside, spare, spare_of
+from chatbot.memory.room import Beside, allowed, spare, spare_of
 from chatbot.memory.spread import spread
 from chatbot.services import spec_from
 from chatbot.types import Evicted, Gpu, Hardware, MemoryPlan, ModelArtifact
@@ -180,6 +180,15 @@ def test_the_fullest_place_decides_how_tight_it_is() -> None:
     assert fullness(on_cpu) == pytest.approx((on_cpu.total + on_cpu.growth) / 8e9)
     both = plan(pc(64, 48, card(2, 8)), facts)
     assert fullness(both) > 0.6, "the card is full though much main memory is free"
+
+
+def test_cards_that_a_person_hides_from_cuda_are_not_planned_with() -> None:
+    here = pc(64, 48, *several(22, 10))
+    assert allowed(here, None) == here
+    assert [gpu.index for gpu in allowed(here, "1").gpus] == [1]
+    assert allowed(here, "").device == "cpu"
+    assert allowed(here, "GPU-8a1f").gpus == here.gpus
+    assert plan(allowed(here, "1"), three_billion()).cards[0].index == 1
 
 
 # --- unified memory -------------------------------------------------------------------------
