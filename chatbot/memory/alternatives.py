@@ -183,6 +183,10 @@ def _richer(case: Case, found: MemoryPlan, others: Sequence[Variant]) -> Iterato
         if (one := _now("context", case, context=context)) and _as_quick(one.plan, found):
             yield replace(one, wishes={"context": context, "kv_type": one.plan.kv_type})
             break
+    if longer and found.device.endswith("+cpu"):
+        fewer = _now("gpu_layers", case, context=longer[0])
+        if fewer and 0 < fewer.plan.gpu_layers < found.gpu_layers:
+            yield fewer
     if found.device.endswith("cpu"):
         yield from _wholly(case, found)
     if found.kv_type == "q8_0" and case.wishes.kv_type is None:

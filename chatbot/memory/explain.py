@@ -114,14 +114,20 @@ def sizes(plan: MemoryPlan) -> dict[str, int]:
 
 
 def fullness(plan: MemoryPlan) -> float:
-    """The share of the fullest place's free memory that a full context takes."""
-    shares = [(plan.total + plan.growth) / max(plan.free, 1)]
-    if plan.cards and not plan.device.endswith("+cpu"):
-        growth = plan.growth if plan.backend == "transformers" else 0
-        shares = [(sum(c.parts.values()) + growth) / max(c.free, 1) for c in plan.cards]
-    elif plan.cards:
-        shares += [sum(c.parts.values()) / max(c.free, 1) for c in plan.cards]
-    return max(shares)
+    """The share of the fullest place's free memory that a full context takes.
+
+    GPUs that share a model with the CPU are filled on purpose, so there main memory decides.
+    """
+    needs, free = plan.total + plan.growth, plan.free
+    if plan.cards and plan.device != "mps":
+        taken = [(sum(card.parts.values()), card.free) for card in plan.cards]
+        if not plan.device.endswith("+cpu"):
+            growth = plan.growth if plan.backend == "transformers" else 0
+            return max((size + growth) / max(room, 1) for size, room in taken)
+        if not plan.device.startswith("mps"):
+            needs -= sum(size for size, _ in taken)
+            free -= sum(room for _, room in taken)
+    return needs / max(free, 1)
 
 
 def told(note: Note, language: Language) -> str:
