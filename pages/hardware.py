@@ -179,9 +179,9 @@ def _holders(sample: Sample) -> list[str]:
         "jobs": _("other work"),
     }
     parts = sorted(sample.parts, key=lambda part: -part[1])
-    ours = [f"{names[part]} {meter.memory(held)}" for part, held in parts]
+    ours = [f"{names[part]} {_unbroken(held)}" for part, held in parts]
     others = [
-        f"{name} {meter.memory(held)}"
+        f"{name} {_unbroken(held)}"
         for name, held in services().monitor.others(_PROGRAMS)
         if held > _NOTEWORTHY_PROGRAM
     ]
@@ -195,6 +195,11 @@ def _holders(sample: Sample) -> list[str]:
             )
         )
     return lines
+
+
+def _unbroken(held: int) -> str:
+    """Bytes whose figure and unit stay on one line."""
+    return meter.memory(held).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _vanished(sample: Sample) -> list[tuple[Gpu, float]]:
