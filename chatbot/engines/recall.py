@@ -244,6 +244,10 @@ class Recall:
         if seconds > within or seconds > PAYS * len(read) / reading:
             return
         self.settle()
+        with self._lock:
+            if not self._conversation:  # forgotten meanwhile
+                return
+            self._writing = name
         start = time.perf_counter()
         file = self._folder.temporary(name)
         if not self._engine.save(file):
@@ -259,7 +263,6 @@ class Recall:
             digest="",
             reading=self._reading,
         )
-        self._writing = name
         # Making it safe takes longer than writing it, and the next answer need not wait for that.
         self._writer = threading.Thread(
             target=self._finish, args=(self._folder, state, start), daemon=True
@@ -298,4 +301,11 @@ def facts_of(spec: EngineSpec, library: str, context: int) -> Facts:
     for name, path in (("model", spec.path), ("lora", spec.adapter)):
         stat = Path(path).stat() if path else None
         facts[name] = [stat.st_size, stat.st_mtime_ns] if stat else None
-    return facts | {"kv_type": spec.kv_type, "library": library, "context": context}
+    # With flash attention the values lie in memory the other way round.
+    flash = spec.flash or ("auto" if spec.gpu_layers else "off")
+    return facts | {
+        "kv_type": spec.kv_type,
+        "flash": "on" if spec.kv_type != "f16" else flash,
+        "library": library,
+        "context": context,
+    }
