@@ -147,13 +147,6 @@ class Services:
         self.jobs = Jobs(self.database)
         self._clear_temporary()
         self.tuner = Tuner(self.database, lambda: self._machine, self.engines, self.jobs)
-        self.rescue = Rescue(
-            self.database,
-            self.models,
-            self.hardware,
-            lambda: self.calibration.factors(),  # noqa: PLW0108  opened when it is asked
-            QUOTES,
-        )
         self.planner = Planner(
             self.models,
             self.engines,
@@ -163,6 +156,7 @@ class Services:
             self._plans.get,
             lambda: (self.settings, self.index.pid),
         )
+        self.rescue = Rescue(self.database, self.models, self.planner, QUOTES)
         self.workshop = Workshop(
             self.models,
             self.jobs,

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from chatbot.errors import ChatbotError, MemoryPhase, MemoryPlace, OutOfMemory
-from chatbot.hardware.detect import Installed
 from chatbot.i18n import N_, filled, translate
+from chatbot.memory.alternatives import Case
 from chatbot.memory.facts import ModelFacts
-from chatbot.memory.plan import Wishes, plan
-from chatbot.types import Hardware, Language, MemoryPlan
+from chatbot.memory.plan import Wishes
+from chatbot.types import Language, MemoryPlan
 
 CureKind = Literal["batch", "kv", "layers", "context", "cpu", "version", "make", "model", "quotes"]
 
@@ -24,6 +24,7 @@ SMALLEST_BATCH = 32
 CONTEXT_STEP = 256
 WORTH_SHARE, WORTH = 0.02, 1 << 20
 """A saving below both would only fail once more."""
+_ASKED = ("context", "kv_type", "batch", "gpu_layers", "precision")
 _BLOCK = 32
 """Values that a quantised cache keeps together; rows of another width cannot be quantised."""
 
@@ -159,26 +160,24 @@ def quotes(model_id: str) -> Cure:
 
 def relieve(
     failed: MemoryPlan,
-    facts: ModelFacts,
+    case: Case,
     model_id: str,
     *,
     place: MemoryPlace,
     phase: MemoryPhase,
-    hardware: Hardware,
-    installed: Installed | None = None,
-    corrections: Mapping[str, float] | None = None,
     others: Sequence[Other] = (),
 ) -> tuple[Cure, ...]:
     """Ways to need less than `failed` did, the least harm first, each with how much less it needs.
 
-    Not among them: quotations, which need no model. `hardware` is as it is once the failed one is gone.
+    Not among them: quotations, which need no model. `case` is the model on the PC as it is once the failed
+    one is gone.
     """
-    case = _Case(failed, place, hardware, installed, corrections)
-    cures = [case.changed(kind, facts, model_id) for kind in _ORDER[phase, place]]
+    failure = _Failure(failed, place, case)
+    cures = [failure.changed(kind, model_id) for kind in _ORDER[phase, place]]
     versions = [other for other in others if other.same and not other.type]
     to_make = [other for other in others if other.same and other.type]
-    made = case.best("version", versions) or case.best("make", to_make)
-    cures += [made, case.best("model", [other for other in others if not other.same])]
+    made = failure.best("version", versions) or failure.best("make", to_make)
+    cures += [made, failure.best("model", [other for other in others if not other.same])]
     return tuple(cure for cure in cures if cure)
 
 
@@ -193,31 +192,30 @@ def need(found: MemoryPlan, place: MemoryPlace, *, pooled: bool = False) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _Failure:
     """What failed and where: it judges what would need less."""
 
     failed: MemoryPlan
     place: MemoryPlace
-    hardware: Hardware
-    installed: Installed | None
-    corrections: Mapping[str, float] | None
+    case: Case
 
-    def changed(self, kind: CureKind, facts: ModelFacts, model_id: str) -> Cure | None:
+    def changed(self, kind: CureKind, model_id: str) -> Cure | None:
         """The smallest step of that kind that helps, everything else as it was."""
         failed = self.failed
-        as_it_was = Wishes(
+        as_it_was = replace(
+            self.case.wishes,
             context=failed.context,
             kv_type=failed.kv_type if failed.backend == "llama_cpp" else None,
             batch=failed.batch,
             gpu_layers=failed.gpu_layers,
             precision=failed.precision if failed.backend == "transformers" else None,
         )
-        for old, new, change in _steps(kind, failed, facts):
+        for old, new, change in _steps(kind, failed, self.case.facts):
             wishes = replace(as_it_was, **change)
-            found = self._planned(facts, wishes)
+            found = self._planned(self.case.facts, wishes)
             moved = found and found.device != failed.device and kind not in ("layers", "cpu")
             if found and not moved and found.context == wishes.context:
-                asked = {key: wish for key, wish in asdict(wishes).items() if wish is not None}
+                asked = {key: wish for key in _ASKED if (wish := getattr(wishes, key)) is not None}
                 return self._cure(kind, found, model_id, asked, old=old, new=new)
         return None
 
@@ -238,7 +236,7 @@ class _Case:
     def _planned(self, facts: ModelFacts, wishes: Wishes) -> MemoryPlan | None:
         """The plan, where it fits and truly needs less."""
         try:
-            found = plan(self.hardware, facts, wishes, self.installed, self.corrections)
+            found = replace(self.case, facts=facts, wishes=wishes).plan()
         except ChatbotError:  # its library is missing, or nothing here can run it
             return None
         needed = self._need(self.failed)
@@ -258,7 +256,7 @@ class _Case:
         return Cure(kind, model_id, wishes, needs, saves, WORDS[kind], values)
 
     def _need(self, found: MemoryPlan) -> int:
-        return need(found, self.place, pooled=self.hardware.unified_memory)
+        return need(found, self.place, pooled=self.case.hardware.unified_memory)
 
 
 def _steps(

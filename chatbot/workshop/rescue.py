@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatbot.database import Database
 from chatbot.errors import ChatbotError, OutOfMemory
-from chatbot.hardware.detect import installed
 from chatbot.models.store import ModelStore
-from chatbot.types import Hardware, MemoryPlan
+from chatbot.types import MemoryPlan
+from chatbot.workshop.planner import Planner
 
 if TYPE_CHECKING:
     from chatbot.memory.incidents import Incident
@@ -30,15 +29,13 @@ class Rescue:
         self,
         database: Database,
         models: ModelStore,
-        hardware: Callable[[], Hardware],
-        corrections: Callable[[], Mapping[str, float]],
+        planner: Planner,
         without_model: str,
     ) -> None:
         """`without_model` is the model id that stands for quotations."""
         self._database = database
         self._models = models
-        self._hardware = hardware
-        self._corrections = corrections
+        self._planner = planner
         self._without_model = without_model
 
     def advise(self, error: OutOfMemory, plan: MemoryPlan | None) -> None:
@@ -72,7 +69,6 @@ class Rescue:
         return Incidents(self._database).last()
 
     def _cures(self, error: OutOfMemory, plan: MemoryPlan) -> tuple[Cure, ...]:
-        from chatbot.memory.headers import read_model
         from chatbot.memory.relief import relieve
         from chatbot.models.lighter import others_than
         from chatbot.models.relations import base_of
@@ -81,12 +77,9 @@ class Rescue:
         base = base_of(self._models, model) if model.format == "adapter" else model
         return relieve(
             plan,
-            read_model(Path((base or model).path)),
+            self._planner.case(Path((base or model).path), model.id),
             model.id,
             place=error.values["place"],
             phase=error.values["phase"],
-            hardware=self._hardware(),
-            installed=installed(),
-            corrections=self._corrections(),
             others=others_than(self._models, base or model),
         )

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.errors import ChatbotError, OutOfMemory
+from chatbot.memory.alternatives import Case
 from chatbot.memory.plan import Wishes, plan
 from chatbot.memory.relief import Cure, Other, cures_of, need, quotes, relieve
 from chatbot.models.ladder import as_quantised
@@ -29,7 +30,7 @@ def relieved(
     hardware, facts, place="ram", phase="prefill", failed: MemoryPlan | None = None, **more
 ):
     failed = failed or plan(hardware, facts)
-    return relieve(failed, facts, "m", place=place, phase=phase, hardware=hardware, **more)
+    return relieve(failed, Case(hardware, facts), "m", place=place, phase=phase, **more)
 
 
 def test_reading_is_helped_by_smaller_pieces_first() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatbot.errors import OutOfMemory
+from chatbot.memory.alternatives import Case
 from chatbot.memory.plan import plan
 from chatbot.memory.relief import quotes, relieve
 from chatbot.services import QUOTES
@@ -18,9 +19,7 @@ __all__ = ["tiny_gguf", "tiny_hf"]
 @pytest.fixture
 def error() -> OutOfMemory:
     hardware, facts = pc(32, 28, card(7.5)), three_billion()
-    cures = relieve(
-        plan(hardware, facts), facts, "m", place="gpu", phase="decode", hardware=hardware
-    )
+    cures = relieve(plan(hardware, facts), Case(hardware, facts), "m", place="gpu", phase="decode")
     freed = {"ram": [9_300_000_000, 6_100_000_000], "gpu": [7_900_000_000, 600_000_000]}
     made = OutOfMemory("CUDA error", name="*Llama*", phase="decode", place="gpu", freed=freed)
     made.add(cures=[cure.to_dict() for cure in (*cures, quotes(QUOTES))])
