@@ -7,7 +7,7 @@ What B guesses is forced, by somebody who knows the answer:
 
     quotes 80 %      64 tokens of every 80 stand in a passage: guessed right once three of them are
                      written, wrong where the passage ends, not at all between the quotations
-    4 drafts of 5    four fifths of the drafts right to the end, the others wrong from the first token
+    80 % kept        three guesses of a hundred are wrong, by chance: of long drafts 80 % are kept
     4 tokens of 5    each guessed token right with probability 0.8, by itself
     all right, all wrong
 
@@ -38,6 +38,8 @@ QUESTION = [Turn("user", "w1 w2 w3 w4 " * 15)]
 GREEDY = GenerationOptions(temperature=0, repeat_penalty=1.0)
 QUOTED, OF = 64, 80
 AGREE = 16
+_random = random.Random(2)
+CHANCE = [_random.random() for _ in range(4096)]
 
 
 class Record:
@@ -61,14 +63,13 @@ class Oracle:
 
     def __init__(self, answer: list[int]) -> None:
         self._answer = answer
-        self._at = self._asked = 0
+        self._at = 0
 
     @property
     def matched(self) -> int:
         return AGREE
 
     def ahead(self, count: int) -> list[int]:
-        self._asked += 1
         return [self._guess(at) for at in range(self._at, self._at + count)]
 
     def took(self, token: int) -> bool:
@@ -94,14 +95,14 @@ class Quoting(Oracle):
         return at % OF >= QUOTED
 
 
-class FourDraftsOfFive(Oracle):
-    def wrong(self, _at: int) -> bool:
-        return self._asked % 5 == 0
+class EightyPercentKept(Oracle):
+    def wrong(self, at: int) -> bool:
+        return CHANCE[at] < 0.03
 
 
 class FourTokensOfFive(Oracle):
     def wrong(self, at: int) -> bool:
-        return random.Random(at).random() < 0.2
+        return CHANCE[at] < 0.2
 
 
 class AllWrong(Oracle):
@@ -111,7 +112,7 @@ class AllWrong(Oracle):
 
 FORCED: dict[str, type[Oracle]] = {
     "quotes 80 %": Quoting,
-    "4 drafts of 5": FourDraftsOfFive,
+    "80 % kept": EightyPercentKept,
     "4 tokens of 5": FourTokensOfFive,
     "all right": Oracle,
     "all wrong": AllWrong,

@@ -30,7 +30,7 @@ PRIOR_SLOPE = 0.3
 _REMEMBERED = 32
 """A rate follows about so many of the last guesses."""
 _PRIOR_WEIGHT = 4
-_FORGOTTEN_AFTER = 500
+_FORGOTTEN_AFTER = 200
 _PLAIN_FIRST = 3
 # From this many agreeing tokens on, and how often the next one is then right before anything is known.
 _PRIORS = {RUN: 0.3, 4: 0.4, 6: 0.5, 9: 0.6, 13: 0.7}
@@ -123,9 +123,8 @@ class Experience:
         """The time for a batch of `size` tokens, in times for one token."""
         if len(self._plain) < _PLAIN_FIRST:
             return size  # nothing to compare with yet
-        measured = self._costs.get(size)
-        if measured is not None and self._batches - self._last[size] < _FORGOTTEN_AFTER:
-            return measured
+        if self._known(size):
+            return self._costs[size]
         slopes = [(cost - 1) / (other - 1) for other, cost in self._costs.items() if other != size]
         return 1 + max(min([PRIOR_SLOPE, *slopes]), 0) * (size - 1)
 
@@ -135,12 +134,17 @@ class Experience:
         if size == 1:
             self._plain.append(seconds)
         elif self._plain:
-            ratios = self._ratios.setdefault(size, deque(maxlen=5))
+            if not self._known(size):  # the machine may have been busy then
+                self._ratios[size] = deque(maxlen=5)
+            ratios = self._ratios[size]
             ratios.append(seconds / statistics.median(self._plain))
-            # One hiccup of the machine must not condemn a length.
+            # One hiccup must not condemn a length.
             hopeful = [1 + PRIOR_SLOPE * (size - 1)] if len(ratios) == 1 else []
             self._costs[size] = min([statistics.median(ratios), *hopeful])
             self._last[size] = self._batches
+
+    def _known(self, size: int) -> bool:
+        return size in self._last and self._batches - self._last[size] < _FORGOTTEN_AFTER
 
 
 class Drafter:
