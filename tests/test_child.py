@@ -259,3 +259,16 @@ def test_a_process_that_cannot_be_started_is_told_and_the_next_call_tries_again(
         with pytest.raises(ChildDied, match="Cannot allocate"):
             child.call("echo")
     assert child.call("echo", {"x": 1})[0] == {"x": 1}
+
+
+def test_the_last_words_of_a_child_are_known_and_still_reach_the_owners_stderr(capfd):
+    child = Child(MODULE, keep_words=True)
+    child.call("noisy")
+    process = psutil.Process(child.pid)
+    process.kill()
+    process.wait(10)
+    assert "written by native code" in child.last_words()
+    assert "written by native code" in capfd.readouterr().err
+    child.call("echo", {"x": 1})
+    assert child.last_words() == "", "those of the process before are forgotten"
+    child.close()
