@@ -393,6 +393,7 @@ class LlamaCpp:
 
     def decode(self, batch: Any) -> bool:
         """Whether the batch was read; False when it was aborted."""
+        _complaints.clear()  # what went wrong before says nothing about this
         code = self.library.llama_decode(self.context, batch)
         if code == 0:
             return True

@@ -187,7 +187,8 @@ class StateFolder:
 
     def _state(self, manifest: Path, facts: Facts) -> State | None:
         try:
-            changed = manifest.stat().st_ctime_ns
+            # Not st_ctime: on Windows a file put in place of another may keep it.
+            changed = manifest.stat().st_mtime_ns
         except OSError:
             return None
         known = self._known.get(manifest.stem)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from chatbot.engines import exhaustion
+from chatbot.engines import exhaustion, llama_cpp
+from chatbot.engines.base import EngineSpec
 from chatbot.engines.exhaustion import Witness, names_memory, place_of
+from chatbot.errors import EngineError, OutOfMemory
 from chatbot.hardware import pressure as hardware
 from chatbot.hardware.pressure import Pressure
 
@@ -109,3 +112,16 @@ def test_both_layouts_of_control_groups_count(monkeypatch, tmp_path: Path) -> No
     assert hardware._counter(one / "memory.oom_control") == 3
     assert hardware._counter(two / "memory.events") == 4
     assert hardware._counter(tmp_path / "none") == 0
+
+
+def test_what_llama_cpp_said_earlier_is_no_cause_of_a_later_error(tiny_gguf: Path) -> None:
+    engine = llama_cpp.LlamaCpp(
+        EngineSpec("llama_cpp", path=str(tiny_gguf), threads=1, context=64, steady=True)
+    )
+    said = "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 64"
+    llama_cpp._complaints.append(said)  # such as a measurement that got no memory for its context
+    no_token = (ctypes.c_int32 * 1)(-5)
+    with pytest.raises(EngineError) as raised:
+        engine.decode(engine.library.llama_batch_get_one(no_token, 1))
+    engine.close()
+    assert not isinstance(raised.value, OutOfMemory)

@@ -510,6 +510,18 @@ def test_a_side_question_does_not_make_the_conversation_be_written(recall, folde
     assert files(folder) == []
 
 
+def test_what_is_forgotten_while_an_earlier_write_is_awaited_is_not_written(
+    recall, folder, monkeypatch
+) -> None:
+    made, engine = recall()
+    _read(made, engine, "c", list(range(200)))
+    settle = made.settle
+    monkeypatch.setattr(made, "settle", lambda: made.forget(["c"]))
+    made.keep()
+    settle()
+    assert files(folder) == []
+
+
 def test_a_changed_file_is_another_model(tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(b"weights")
@@ -519,4 +531,7 @@ def test_a_changed_file_is_another_model(tmp_path: Path) -> None:
     file.write_bytes(b"others!")
     os.utime(file, (1, 1))
     assert facts_of(spec, "0.3.36", 0) != before
-    assert facts_of(replace(spec, kv_type="q8_0"), "0.3.36", 0) != before
+    now = facts_of(spec, "0.3.36", 0)
+    assert facts_of(replace(spec, kv_type="q8_0"), "0.3.36", 0) != now
+    assert facts_of(replace(spec, flash="on"), "0.3.36", 0) != now
+    assert facts_of(replace(spec, flash="off"), "0.3.36", 0) == now  # as it is on a CPU anyway
