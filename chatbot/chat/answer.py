@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 from chatbot.chat import follow_up
 from chatbot.chat import prompt as prompts
@@ -61,6 +61,8 @@ UNWATCHED = N_("Nobody was watching, so the answer was ended here.")
 SAVE_SECONDS = 1.0
 UNWATCHED_SECONDS = 600.0
 FILES_SECONDS = 300.0
+TRIES = 4
+"""Other ways that are tried by themselves when memory ran out, each a load: then the person is asked."""
 _STOP_SECONDS = 0.2
 _TICK = Delta()
 """Engines send it while they are silent, so that stop is heard."""
@@ -82,12 +84,14 @@ EngineFor = Callable[[str | None], Engine]
 class Otherwise:
     """How to answer other than the conversation's settings say: the engine, and what to say of it.
 
-    `quoting` answers need documents, also where the conversation uses none.
+    `quoting` answers need documents, also where the conversation uses none. `tried` is how many ways
+    were tried by themselves, with this one.
     """
 
     engine: Callable[[], Engine]
     notice: Callable[[Language], str]
     quoting: bool = False
+    tried: int = 0
 
 
 Instead = Callable[[OutOfMemory], Otherwise | None]
@@ -196,9 +200,10 @@ class Answers:
             self._finish(history, reply, replace(reply.message, state="stopped"))
         except Exception as error:  # noqa: BLE001  shown on the page: an answer must never vanish
             failed = replace(reply.message, state="failed", error=_told(error).to_json())
-            instead = None
-            if isinstance(error, OutOfMemory) and not reply.stopped:
+            instead, tried = None, otherwise.tried if otherwise else 0
+            if isinstance(error, OutOfMemory) and not reply.stopped and tried < TRIES:
                 instead = self._instead(error)
+            instead = replace(instead, tried=tried + 1) if instead else None
             self._finish(history, reply, failed, instead)
 
     def _finish(
@@ -228,7 +233,8 @@ class Answers:
     ) -> None:
         conversation = history.conversation(asked.conversation_id)
         settings = conversation.settings
-        choose = otherwise.engine if otherwise else partial(self._engine_for, settings.model)
+        # Asked twice, for the rewriting and for the answer, it would unload and load again.
+        choose = cache(otherwise.engine) if otherwise else partial(self._engine_for, settings.model)
         if otherwise:
             _notice(reply, otherwise.notice(language_of(asked.text)))
             if otherwise.quoting and settings.scope == "none":

@@ -11,9 +11,9 @@ import pytest
 
 from chatbot.chat import answer
 from chatbot.chat import reply as replies
-from chatbot.chat.answer import Answers, Findings
+from chatbot.chat.answer import Answers, Findings, Otherwise
 from chatbot.chat.history import History, error_text
-from chatbot.errors import Busy, ChildDied, DiskFullError
+from chatbot.errors import Busy, ChildDied, DiskFullError, OutOfMemory
 from chatbot.types import (
     ConversationSettings,
     Delta,
@@ -367,6 +367,17 @@ def test_without_a_model_and_without_documents_the_reply_says_what_to_do(history
     assert message.text == answer.NEEDS_MODEL
 
 
+def test_ways_that_all_run_out_of_memory_come_to_an_end_by_themselves(history, answers_with):
+    engine = ScriptedEngine(["a"], error=OutOfMemory(name="m"))
+    otherwise = Otherwise(lambda: engine, lambda _language: "smaller")
+    answers = answers_with(engine, instead=lambda _error: otherwise)
+    conversation = history.create()
+    last = answers.ask(conversation.id, "?").last()
+    assert last.state == "failed"
+    assert len(history.siblings(conversation.id)[last.id]) == 1 + answer.TRIES
+    assert answers.running(conversation.id) is None
+
+
 class TestFollowUps:
     """What is searched for a question that needs the one before it."""
 
@@ -419,3 +430,20 @@ class TestFollowUps:
         assert wanted == list(questions)
         assert len(engine.prompts) == 2
         assert message.notices == ()
+
+    def test_answered_otherwise_its_engine_is_loaded_once(self, history, answers_with):
+        engine, loads = ScriptedEngine(["Sinh viên năm nhất được học mấy tín chỉ?"]), []
+        answers = answers_with(engine)
+        conversation = history.create()
+        for question in self.ASKED:
+            message = answers.ask(conversation.id, question).wait(10)
+
+        def load():
+            loads.append(1)
+            return engine
+
+        otherwise = Otherwise(load, lambda _language: "smaller")
+        again = answers.regenerate(conversation.id, message.id, otherwise).wait(10)
+        assert again.notices[0] == "smaller"
+        assert len(engine.prompts) == 5  # the follow-up is rewritten both times
+        assert len(loads) == 1
