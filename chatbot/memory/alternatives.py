@@ -243,11 +243,12 @@ def _poorer(case: Case, others: Sequence[Variant]) -> Iterator[Alternative]:
         ("gpu_layers", {"gpu_layers": None}),
         ("context", {"context": None}),
         ("context", {"context": None, "gpu_layers": None, "kv_type": None}),
-        ("kv_type", {"context": None, "gpu_layers": None, "kv_type": "q4_0"}),
-        ("batch", {"context": None, "gpu_layers": None, "kv_type": "q4_0", "batch": SMALL_BATCH}),
     ]
-    for kind, wishes in changes:
-        if one := _now(kind, case, **wishes):
+    helps = [one for kind, wishes in changes if (one := _now(kind, case, **wishes))]
+    yield from helps
+    if not helps:
+        wishes = {"context": None, "gpu_layers": None, "kv_type": "q4_0", "batch": SMALL_BATCH}
+        if one := _now("kv_type", case, **wishes):
             yield one
     for other in sorted(others, key=lambda other: -other.facts.size):
         if other.facts.size < case.facts.size:

@@ -38,6 +38,8 @@ _STYLE = """
   margin-right: 0.3rem; }
 .hearth-plan .weights { background: #c4541f; } .hearth-plan .kv { background: #3f86b5; }
 .hearth-plan .buffers, .hearth-plan .loading { background: #5f9a48; } .hearth-plan .runtime { background: #a97fc0; }
+.hearth-plan .growth { background: repeating-linear-gradient(135deg, #5f9a48 0 3px,
+  color-mix(in srgb, #5f9a48 35%, transparent) 3px 6px); }
 .hearth-plan .free { background: color-mix(in srgb, currentColor 12%, transparent); }
 </style>
 """
@@ -48,6 +50,7 @@ class _Place:
     name: str
     parts: dict[str, int]
     free: int
+    growth: int = 0
 
 
 def bars(plan: MemoryPlan, *, every: bool = False) -> None:
@@ -77,26 +80,28 @@ def button(model: ModelArtifact) -> None:
 
 def _places(plan: MemoryPlan) -> list[_Place]:
     main = {key: size for key, size in plan.parts.items() if not key.startswith("gpu_")}
-    cards = [_Place(card.name, dict(card.parts), card.free) for card in plan.cards]
-    others = sum(card.free for card in cards)
-    if plan.device == "mps":  # one memory
+    if plan.device.startswith("mps"):  # one memory
         both = {key: main.get(key, 0) + plan.parts.get(f"gpu_{key}", 0) for key in PART_NAMES}
-        return [_Place(_("Memory"), both, plan.free)]
-    if not cards:
-        return [_Place(_("Main memory"), main, plan.free)]
-    free = max(plan.free - others, 0) or services().hardware().ram_available
-    return [*cards, _Place(_("Main memory"), main, free)]
+        return [_Place(_("Memory"), both, plan.free, plan.growth)]
+    if not plan.cards:
+        return [_Place(_("Main memory"), main, plan.free, plan.growth)]
+    on_card = plan.growth if plan.backend == "transformers" else 0
+    cards = [_Place(card.name, card.parts, card.free, on_card) for card in plan.cards]
+    free = plan.free - sum(card.free for card in cards) or services().hardware().ram_available
+    return [*cards, _Place(_("Main memory"), main, free, plan.growth - on_card)]
 
 
 def _bar(place: _Place, *, named: bool) -> str:
     total = sum(place.parts.values())
-    scale = max(place.free, total, 1)
+    scale = max(place.free, total + place.growth, 1)
     shown = [(key, place.parts[key]) for key in PART_NAMES if place.parts.get(key)]
+    shown += [("growth", place.growth)] if place.growth else []
     spans = "".join(
         f'<i class="{key}" style="width:{100 * part / scale:.1f}%"></i>' for key, part in shown
     )
-    named_parts = [(key, _(PART_NAMES[key]), part) for key, part in shown if part >= total / 100]
-    named_parts.append(("free", _("left free"), max(place.free - total, 0)))
+    names = {**PART_NAMES, "growth": N_("when the context is full")}
+    named_parts = [(key, _(names[key]), part) for key, part in shown if part >= total / 100]
+    named_parts.append(("free", _("left free"), max(place.free - total - place.growth, 0)))
     key = "".join(
         f'<span><i class="{kind}"></i>{escape(words)} {size(bytes_)}</span>'
         for kind, words, bytes_ in named_parts
@@ -192,18 +197,23 @@ def _choice(
     model: ModelArtifact, saved: dict[str, Any], name: str, label: str, values: Sequence[Any],
     words: Callable[[Any], str], explained: str,
 ) -> None:  # fmt: skip
-    """One selection; None is Hearth's own choice. Drawn anew when another way changed it, or its words."""
+    """One selection; "" is Hearth's own choice. Drawn anew when another way changed it, or its words."""
     now = saved.get(name)
-    options = [None, *values] if now is None or now in values else [None, *values, now]
+    options = ["", *values] if now is None or now in values else ["", *values, now]
     key = f"wish-{name}-{model.id}-{now}-{language()}"
+
+    def chosen() -> None:
+        value = st.session_state[key]
+        _change(model, {name: None if value == "" else value})
+
     st.selectbox(
         _(label),
         options,
-        index=options.index(now),
-        format_func=lambda value: _("Automatic") if value is None else words(value),
+        index=0 if now is None else options.index(now),
+        format_func=lambda value: _("Automatic") if value == "" else words(value),
         key=key,
         help=explained or None,
-        on_change=lambda: _change(model, {name: st.session_state[key]}),
+        on_change=chosen,
     )
 
 
