@@ -168,11 +168,13 @@ def test_the_length_follows_what_a_batch_costs_here() -> None:
     assert 600 / spent > 1.4
 
 
-def test_nothing_is_drafted_where_a_batch_costs_as_much_as_its_tokens() -> None:
+def test_hardly_anything_is_drafted_where_a_batch_costs_as_much_as_its_tokens() -> None:
     drafter = Drafter(Steadily(1.0), Experience())
     spent, lengths = _written(drafter, 400, lambda size: size)
     assert spent / 400 < 1.02
-    assert not any(lengths[50:])
+    assert sum(map(bool, lengths[50:])) <= 2 * len(
+        LENGTHS
+    )  # asked again, as the machine may have been busy
 
 
 def test_drafting_begins_again_when_the_answer_quotes_again() -> None:
