@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from chatbot.hardware.speeds import Speeds
+from chatbot.memory.speed import REACHED
 from chatbot.models.catalog import entries
 from chatbot.services import Services
 from tests.models.hub_server import serving
@@ -171,7 +173,7 @@ def test_a_file_is_added_by_its_path_and_stays_where_it_is(open_page, services, 
     text = shown(app)
     assert "linked, not copied" in text
     assert "260 thousand parameters" in text
-    assert "It needs" in text
+    assert "Needs" in text
     assert "1 model" in text
 
 
@@ -230,6 +232,22 @@ def test_every_choice_is_made_in_one_place_and_kept_with_the_model(open_page, se
     button(app, f"how-{stories.id}").click().run()
     button(app, f"automatic-{stories.id}").click().run()
     assert services.models.get(stories.id).manifest["defaults"] == {}
+
+
+def test_the_badge_says_how_fast_once_this_pc_was_measured(
+    open_page, services, stories, monkeypatch
+):
+    assert "tokens/s" not in shown(open_page("models.py"))
+    found = services.plan_model(services.models.get(stories.id))
+    measured = Speeds(1.0, 1.0, memory=found.reads["ram"] * 24.0, matmul=1e9)
+    monkeypatch.setattr(services, "speeds", lambda: measured)
+    assert f"≈ {24 * REACHED:.0f} tokens/s" in shown(open_page("models.py"))
+    slow = replace(measured, memory=found.reads["ram"] * 3.0)
+    monkeypatch.setattr(services, "speeds", lambda: slow)
+    text = shown(open_page("models.py"))
+    assert f"≈ {3 * REACHED:.1f} tokens/s" in text
+    full = found.reads["ram"] / (found.reads["ram"] + found.parts["kv"])
+    assert (", ≈ " in text) == (full < 0.85), "a full context is named where it is much slower"
 
 
 def test_a_choice_that_a_model_does_not_allow_is_not_kept(open_page, services, stories):
@@ -403,5 +421,5 @@ def test_the_page_speaks_vietnamese(open_page, services, stories):
     app = open_page("models.py")
     text = shown(app)
     assert "260 nghìn tham số" in text
-    assert "Chạy trên CPU bằng llama" in text
+    assert "đang trống" in text
     assert "Đã kiểm tra" in button(app, f"verdict-{stories.id}").label
