@@ -7,6 +7,7 @@ checks every shape, is the judge of the drawing.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from chatbot.memory.facts import ModelFacts
 
+ALIGNMENT = 32
 HALF = 0.002
 """The scale inside quantised blocks: small enough that nothing overflows."""
 ARCHITECTURES = {
@@ -69,8 +71,11 @@ def llama(
     }  # fmt: skip
 
 
-def write_gguf(geometry: Geometry, file: Path) -> Path:
-    """The model as a GGUF file; rows repeat, so that gigabytes are written in seconds."""
+def write_gguf(geometry: Geometry, file: Path, *, weights: bool = True) -> Path:
+    """The model as a GGUF file; rows repeat, so that gigabytes are written in seconds.
+
+    Without `weights` there is a hole in their place: a header to read, as long as the whole.
+    """
     import numpy as np
     from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 
@@ -96,9 +101,19 @@ def write_gguf(geometry: Geometry, file: Path) -> Path:
         writer.add_tensor(called, data, raw_dtype=kind if row.dtype == np.uint8 else None)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    if weights:
+        writer.write_tensors_to_file()
+    else:
+        writer.write_ti_data_to_file()
     writer.close()
+    if not weights:
+        sizes = [_aligned(tensor.size) for tensor in facts.tensors]
+        os.truncate(file, _aligned(file.stat().st_size) + sum(sizes))
     return file
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _called(name: str, family: str) -> str:

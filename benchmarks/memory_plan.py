@@ -115,9 +115,10 @@ def rows(only: str, *, again: bool) -> Any:
             unseen = plan(
                 hardware, outlined(read_config(bare), geometry.kind, gguf=True), wishes, libraries
             )
-            file = write_gguf(geometry, Path(folder) / "model.gguf")
+            missing = again or key not in kept
+            file = write_gguf(geometry, Path(folder) / "model.gguf", weights=missing)
             planned = plan(hardware, read_model(file), wishes, libraries)
-            if again or key not in kept:
+            if missing:
                 kept[key] = measured(geometry, file)
                 KEPT.write_text(json.dumps(kept, indent=1), encoding="utf-8")
         yield {
