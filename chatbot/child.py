@@ -74,7 +74,9 @@ class Child:
         start_within: float = 60.0,
         keep_words: bool = False,
     ) -> None:
-        self._words: deque[bytes] | None = deque(maxlen=WORDS_KEPT) if keep_words else None
+        self._words: deque[tuple[float, bytes]] | None = (
+            deque(maxlen=WORDS_KEPT) if keep_words else None
+        )
         self._hearing: threading.Thread | None = None
         self.name = name or module.rpartition(".")[2]
         self._command = [sys.executable, "-m", module, *arguments]
@@ -167,11 +169,15 @@ class Child:
         except subprocess.TimeoutExpired:
             self._kill(process)
 
-    def last_words(self) -> str:
-        """The last lines that the process wrote to stderr; of one that ended all of them."""
+    def last_words(self, since: float = 0.0) -> str:
+        """The last lines that the process wrote to stderr, from that moment (`time.monotonic`) on.
+
+        Of a process that ended every one is heard first.
+        """
         if self._hearing and self.pid is None:
             self._hearing.join(WORDS_SECONDS)  # a grandchild may hold the pipe open
-        return b"".join(list(self._words or ())).decode("utf-8", "replace")
+        lines = [line for at, line in list(self._words or ()) if at >= since]
+        return b"".join(lines).decode("utf-8", "replace")
 
     def restart(self) -> None:
         """End the process now; the next call starts a fresh one."""
@@ -248,9 +254,9 @@ class Child:
                 inbox.put((message, blob))
 
     @staticmethod
-    def _overhear(process: subprocess.Popen[bytes], words: deque[bytes]) -> None:
+    def _overhear(process: subprocess.Popen[bytes], words: deque[tuple[float, bytes]]) -> None:
         for line in _pipe(process.stderr):
-            words.append(line[:WORDS_LENGTH])
+            words.append((time.monotonic(), line[:WORDS_LENGTH]))
             with contextlib.suppress(OSError):  # an owner without a console
                 os.write(2, line)
 

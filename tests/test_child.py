@@ -268,6 +268,7 @@ def test_the_last_words_of_a_child_are_known_and_still_reach_the_owners_stderr(c
     process.kill()
     process.wait(10)
     assert "written by native code" in child.last_words()
+    assert child.last_words(since=time.monotonic()) == ""
     assert "written by native code" in capfd.readouterr().err
     child.call("echo", {"x": 1})
     assert child.last_words() == "", "those of the process before are forgotten"

@@ -341,14 +341,14 @@ class EngineWorker:
     @contextlib.contextmanager
     def _memory_told(self, phase: MemoryPhase) -> Iterator[Witness]:
         """Every end for want of memory in here becomes OutOfMemory; the process and its memory are gone by then."""
-        child = self._child
+        child, began = self._child, time.monotonic()
         with Witness(lambda: child.pid, phase, gpus=self.spec.gpu_layers != 0) as witness:
             try:
                 yield witness
             except (OutOfMemory, ChildDied) as error:
                 cause, said = str(error.values.get("detail", "")), ""
                 if isinstance(error, ChildDied):
-                    said = child.last_words()
+                    said = child.last_words(since=began)
                     if not witness.ran_out(cause, said):
                         raise
                 witness.look()

@@ -199,6 +199,17 @@ def test_a_worker_without_memory_for_the_question_itself_ends(worker: EngineWork
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_an_end_long_after_memory_was_short_has_another_cause(worker: EngineWorker) -> None:
+    worker.load()
+    worker._child._words.append((time.monotonic(), b"failed to allocate buffer of size 64\n"))
+    deltas = worker.stream(QUESTION, replace(GREEDY, max_tokens=1000))
+    next(deltas)
+    os.kill(worker.pid, signal.SIGSEGV)
+    with pytest.raises(ChildDied):
+        list(deltas)
+
+
 def _refused(spec: EngineSpec) -> None:
     worker = EngineWorker(spec)
     try:
