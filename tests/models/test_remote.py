@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,3 +227,21 @@ def test_no_mutation_of_remote_bytes_raises_anything_but_a_refusal(data: st.Data
     with contextlib.suppress(ChatbotError):
         gguf_facts(stored, MODEL, [file])
     assert stored.asked <= 3
+
+
+def test_the_command_plans_a_repository_that_is_not_here(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of("llama")
+    hub.add("owner/folder", {"config.json": json.dumps(config).encode(),
+                             "model.safetensors": safetensors_of(config)})  # fmt: skip
+    monkeypatch.setenv("HEARTH_DATA", str(tmp_path / "data"))
+    asked = ["models", "plan", "owner/folder", "--context", "512", "--precision", "Q8_0", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "chatbot", *asked], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["backend"], plan["precision"], plan["context"]) == ("llama_cpp", "Q8_0", 512)
+    assert plan["total"] == sum(plan["parts"].values())
+    assert sent(hub, ".safetensors") == 0
