@@ -558,13 +558,13 @@ class Services:
         running = self.jobs.list(active=True, kind="benchmark")
         return running[0] if running else self.jobs.submit("benchmark", N_("Measuring this PC"))
 
-    def _benchmark(self, _context: JobContext) -> None:
+    def _benchmark(self, context: JobContext) -> None:
         from chatbot.memory.speed import keep
 
         gpus = any(gpu.kind != "rocm" for gpu in self.hardware().gpus)
         on_gpu = gpus and installed().transformers_gpu
         keep(self.database, self._machine, measure_speeds(on_gpu))
-        self.tuner.measure()
+        self.tuner.measure(lambda: context.report(None))  # so that it need not be waited for
 
     def free_memory(self) -> None:
         """Unload the model and end the helpers that start again when they are needed."""

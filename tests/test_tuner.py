@@ -62,7 +62,7 @@ def test_measured_once_after_the_first_answer_when_nothing_goes_on(
 ):
     measured: list[str] = []
 
-    def measure() -> Tuned:
+    def measure(_report: object) -> Tuned:
         spec = services.engines.loaded.spec
         measured.append(spec.model_id)
         services._note_tuning(spec, TUNED)
@@ -87,6 +87,24 @@ def test_a_quiet_moment_comes_after_an_answer(services, model_id):
     answered = replace(loaded, last_used=loaded.loaded_at + 5)
     assert not quiet(answered, answered.last_used + QUIET_SECONDS / 2)
     assert quiet(answered, answered.last_used + QUIET_SECONDS)
+
+
+def test_a_measurement_by_the_button_can_be_ended(services, monkeypatch: pytest.MonkeyPatch):
+    begun = threading.Event()
+
+    def tune(report: Callable[[], None]) -> None:
+        begun.set()
+        while True:
+            report()
+            threading.Event().wait(0.01)
+
+    monkeypatch.setattr(rooms, "measure_speeds", lambda _on_gpu: None)
+    monkeypatch.setattr("chatbot.memory.speed.keep", lambda *_: None)
+    monkeypatch.setattr(services.engines, "tune", tune)
+    job = services.measure_speeds()
+    assert begun.wait(20)
+    services.jobs.cancel(job.id)
+    assert services.jobs.wait(job.id, 20).state == "cancelled"
 
 
 def test_jobs_run_at_the_lowest_priority_and_answers_do_not(services, model_id, tmp_path):

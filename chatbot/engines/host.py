@@ -113,10 +113,10 @@ class EngineHost:
         """Whether a model is loading, answering or has questions waiting."""
         return not self._line.idle
 
-    def tune(self) -> Tuned | None:
-        """Measure what suits the loaded model on this PC; None as `EngineWorker.tune` says."""
+    def tune(self, report: Callable[[], None] = lambda: None) -> Tuned | None:
+        """Measure what suits the loaded model on this PC; `report` and None as `EngineWorker.tune` says."""
         loaded = self.loaded
-        return self.worker(loaded.spec).tune() if loaded else None
+        return self.worker(loaded.spec).tune(report) if loaded else None
 
     def unload(self) -> None:
         """Give the model's memory back, once the answers that run or wait are written."""

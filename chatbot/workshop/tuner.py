@@ -14,7 +14,7 @@ from pathlib import Path
 from chatbot.database import Database
 from chatbot.engines.base import EngineSpec
 from chatbot.engines.host import EngineHost, LoadedModel
-from chatbot.errors import ChatbotError
+from chatbot.errors import Cancelled, ChatbotError
 from chatbot.hardware.detect import detect
 from chatbot.jobs import Jobs
 from chatbot.memory.facts import ModelFacts
@@ -71,10 +71,15 @@ class Tuner:
         self._not_before = now + AGAIN_SECONDS
         return self.measure()
 
-    def measure(self) -> Tuned | None:
-        """Measure the loaded model now, also when that was done; None where it could not be."""
+    def measure(self, report: Callable[[], None] = lambda: None) -> Tuned | None:
+        """Measure the loaded model now, also when that was done; None where it could not be.
+
+        `report` is asked twice a second, and may raise Cancelled.
+        """
         try:
-            return self._engines.tune()
+            return self._engines.tune(report)
+        except Cancelled:
+            raise
         except ChatbotError as error:  # the usual way is always there
             log.info("not measured: %s", error)
             return None
