@@ -77,18 +77,22 @@ def measure(
 
     Raises Cancelled, within one step of llama.cpp, and EngineError.
     """
-    started, others = time.monotonic(), OtherPrograms()
-    time.sleep(_LOOK_SECONDS)
-    if others.busy() >= TAKEN:
+    try:
+        return _measured(library, model, report, cancelled)
+    except _Disturbed:
         return None
+
+
+def _measured(library: Any, model: Any, report: Report, cancelled: Cancelled) -> Tuned:
+    started, quiet = time.monotonic(), _Quiet()
+    time.sleep(_LOOK_SECONDS)
+    quiet.look()
     threads = thread_counts(physical_cores(), _logical_cores(), _fast_cores())
-    with _Trial(library, model, cancelled, flash=False) as trial:
+    with _Trial(library, model, cancelled, quiet, flash=False) as trial:
         trial.read(_WARM_UP, _WARM_UP, threads[0])
         tried = {count: trial.read(_TRIED, _TRIED, count) for count in threads}
         reading = best_of(tried)
         depth = min(DEPTH, max(int(tried[reading] * SECONDS / 4), _TRIED))
-        if others.busy() >= TAKEN:
-            return None
         report(0.1)
         read = {BATCHES[0]: trial.read(depth, BATCHES[0], reading, after=0)}
         report(0.4)
@@ -97,16 +101,12 @@ def measure(
             middle = (DEPTH - _SHORTER) // 2  # as many tokens before each, on average
             for size in BATCHES[1:]:
                 read[size] = trial.read(_SHORTER, size, reading, after=middle)
-    if others.busy() >= TAKEN:
-        return None
     report(0.7)
     batch, writing = best_of(read), best_of(written)
     plain = read[batch], written[writing]
-    with _Trial(library, model, cancelled, flash=True) as trial:
+    with _Trial(library, model, cancelled, quiet, flash=True) as trial:
         trial.read(_WARM_UP, _WARM_UP, reading)
         flash = trial.read(depth, batch, reading, after=0), trial.write(writing)
-    if others.busy() >= TAKEN:
-        return None
     pays = flash_pays(plain, flash)
     prefill, decode = flash if pays else plain
     return Tuned(
@@ -123,12 +123,35 @@ def measure(
     )
 
 
+class _Disturbed(Exception):
+    """Other programs kept a core busy meanwhile."""
+
+
+class _Quiet:
+    """Looks after each trial whether others kept a core busy: one second of it can turn a comparison round."""
+
+    def __init__(self) -> None:
+        self._others = OtherPrograms()
+        self._looked = time.monotonic()
+
+    def look(self) -> None:
+        """Raises _Disturbed; says nothing of moments too short to tell."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            if self._others.busy() >= TAKEN:
+                raise _Disturbed
+
+
 class _Trial:
     """A context of its own, beside the conversation's."""
 
-    def __init__(self, library: Any, model: Any, cancelled: Cancelled, *, flash: bool) -> None:
+    def __init__(
+        self, library: Any, model: Any, cancelled: Cancelled, quiet: _Quiet, *, flash: bool
+    ) -> None:
         self._c = c = library
         self._cancelled = cancelled
+        self._quiet = quiet
         params = c.llama_context_default_params()
         params.n_ctx = CONTEXT
         params.n_batch = params.n_ubatch = BATCHES[0]
@@ -165,7 +188,9 @@ class _Trial:
         started = time.perf_counter()
         for start in range(0, tokens, piece):
             self._decode(min(piece, tokens - start))
-        return tokens / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._quiet.look()
+        return tokens / seconds
 
     def write(self, threads: int) -> float:
         """Tokens per second of writing, by the token in the middle."""
@@ -178,6 +203,7 @@ class _Trial:
             started = time.perf_counter()
             self._decode(1)
             seconds.append(time.perf_counter() - started)
+        self._quiet.look()
         return 1 / median(seconds)
 
     def _decode(self, count: int) -> None:

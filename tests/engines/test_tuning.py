@@ -97,6 +97,13 @@ def test_nothing_is_found_while_other_programs_keep_the_processor_busy(engine, m
     assert engine.tune(lambda _: None, lambda: False) is None
 
 
+def test_one_busy_moment_among_the_trials_is_enough_to_find_nothing(engine, monkeypatch):
+    looks = iter([0.0, 0.0, 1.0])
+    monkeypatch.setattr(OtherPrograms, "busy", lambda _self: next(looks, 0.0))
+    monkeypatch.setattr(tuning, "_LOOK_SECONDS", 0.0)
+    assert engine.tune(lambda _: None, lambda: False) is None
+
+
 def test_a_question_ends_the_measurement_at_once(tiny_gguf):
     worker = EngineWorker(
         EngineSpec("llama_cpp", path=str(tiny_gguf), context=512, batch=128, threads=1)
