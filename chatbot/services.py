@@ -623,9 +623,7 @@ class Services:
                 self.engines.unload()
                 plan = self.plan_model(model, **wishes)  # now that the room is truly there
             if not plan.fits and not anyway:
-                raise ModelDoesNotFit(
-                    name=model.name, needed=plan.total / 1e9, free=plan.free / 1e9
-                )
+                raise _no_room(model, plan)
             return self.engines.use(self._spec(model, plan))
 
     @contextmanager
@@ -633,9 +631,7 @@ class Services:
         with self._loading:  # until it is measured, nothing else is loaded in its place
             plan = self.plan_model(model)
             if not plan.fits:
-                raise ModelDoesNotFit(
-                    name=model.name, needed=plan.total / 1e9, free=plan.free / 1e9
-                )
+                raise _no_room(model, plan)
             yield self.engines.worker(self._spec(model, plan)), plan
 
     def _base_of(self, model: ModelArtifact) -> ModelArtifact:
@@ -794,6 +790,11 @@ class LibraryFile:
 
 def _code(error: ChatbotError | None) -> str | None:
     return error.code if error else None
+
+
+def _no_room(model: ModelArtifact, plan: MemoryPlan) -> ModelDoesNotFit:
+    needed = plan.total + plan.growth  # a full context must fit too
+    return ModelDoesNotFit(name=model.name, needed=needed / 1e9, free=plan.free / 1e9)
 
 
 def spec_from(model: ModelArtifact, base: ModelArtifact, plan: MemoryPlan) -> EngineSpec:
