@@ -50,6 +50,7 @@ LOADING_AGAIN = N_("The model is being loaded again.")
 PLACES = 16
 HUNG_AFTER = 7.0
 START_WITHIN = 120.0
+TOGETHER_SECONDS = 0.05
 """Importing torch from a slow disk takes this long at worst."""
 LOAD_SECONDS = 1800.0
 COUNT_SECONDS = 60.0
@@ -457,6 +458,31 @@ _MODULES = {
 _LIBRARIES = {"llama_cpp": ("llama_cpp",), "transformers": ("torch", "transformers")}
 
 
+class _Bundle:
+    """Sends text at most twenty times a second: each frame wakes a process, and writing wants every core."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._text = ""
+        self._sent_at = 0.0
+
+    def send(self, frame: Event) -> None:
+        """Send the frame; text alone waits for more of it, but the first."""
+        if frame.keys() != {"text"}:
+            self.flush()
+            self._request.event(frame)
+            return
+        self._text += frame["text"]
+        if time.monotonic() - self._sent_at >= TOGETHER_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the text that waits."""
+        if self._text:
+            self._request.event({"text": self._text})
+            self._text, self._sent_at = "", time.monotonic()
+
+
 class _Room:
     """The child's one engine."""
 
@@ -474,11 +500,15 @@ class _Room:
         options = request.params["options"]
         options = GenerationOptions(**{**options, "stop": tuple(options["stop"])})
         with _named_errors():
-            for delta in self._ready(request).stream(turns, options, lambda: request.cancelled):
-                frame = _packed_delta(delta)
-                if delta.stats is not None and not self._grown_by_tuning:
-                    frame["growth"] = self._growth()
-                request.event(frame)
+            bundle = _Bundle(request)
+            try:
+                for delta in self._ready(request).stream(turns, options, lambda: request.cancelled):
+                    frame = _packed_delta(delta)
+                    if delta.stats is not None and not self._grown_by_tuning:
+                        frame["growth"] = self._growth()
+                    bundle.send(frame)
+            finally:
+                bundle.flush()  # what was written counts, however it ended
         return {}
 
     def keep(self, request: Request) -> Event:
