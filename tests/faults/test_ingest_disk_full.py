@@ -19,7 +19,7 @@ from tests.faults.ingest_victim import HashIndex
 
 pytestmark = pytest.mark.faults
 
-SIZES = range(400, 2300, 64) if os.environ.get("HEARTH_FULL") else (500, 900, 1300, 1700)
+SIZES = range(600, 2500, 64) if os.environ.get("HEARTH_FULL") else (600, 900, 1300, 1700)
 """Free space in KB, from 'not even the originals fit' to 'nearly everything fits'."""
 
 
