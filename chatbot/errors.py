@@ -51,7 +51,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from chatbot.i18n import N_, figure, filled, translate
+from chatbot.i18n import GB, N_, figure, filled, translate
 from chatbot.types import Language
 
 MemoryPhase = Literal["load", "prefill", "decode"]
@@ -369,7 +369,7 @@ class OutOfMemory(EngineError):
             "gpu": N_("Graphics memory in use: {before} GB then, {after} GB now."),
         }
         for place, (before, after) in self.values.get("freed", {}).items():
-            figures = {"before": before / 1e9, "after": after / 1e9}
+            figures = {"before": before / GB, "after": after / GB}
             yield filled(words[place], figures, language)
 
 

@@ -67,6 +67,10 @@ def filled(message: str, values: Mapping[str, Any], language: Language) -> str:
         return translate(message, language)
 
 
+GB = 1 << 30
+"""Bytes of memory in a GB, as every system shows them: an 8 GB card has 8.0. Files and disks count in 10**9."""
+
+
 def figure(value: float, language: Language) -> str:
     """A number to one place, small ones to two, with the language's decimal sign."""
     shown = f"{value:.1f}" if value >= 0.1 else f"{value:.2f}"

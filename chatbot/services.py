@@ -39,7 +39,7 @@ from chatbot.hardware.detect import detect, fingerprint, installed
 from chatbot.hardware.monitor import Monitor
 from chatbot.hardware.process import give_back
 from chatbot.hardware.speeds import Speeds, measure_speeds
-from chatbot.i18n import N_
+from chatbot.i18n import GB, N_
 from chatbot.jobs import JobContext, Jobs, error_of
 from chatbot.library.chunking import CHUNKER_VERSION
 from chatbot.library.index import Index
@@ -794,7 +794,7 @@ def _code(error: ChatbotError | None) -> str | None:
 
 def _no_room(model: ModelArtifact, plan: MemoryPlan) -> ModelDoesNotFit:
     needed = plan.total + plan.growth  # a full context must fit too
-    return ModelDoesNotFit(name=model.name, needed=needed / 1e9, free=plan.free / 1e9)
+    return ModelDoesNotFit(name=model.name, needed=needed / GB, free=plan.free / GB)
 
 
 def spec_from(model: ModelArtifact, base: ModelArtifact, plan: MemoryPlan) -> EngineSpec:

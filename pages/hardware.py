@@ -15,7 +15,7 @@ from chatbot.memory.relief import Cure
 from chatbot.services import services
 from chatbot.types import Gpu, Hardware
 from widgets import graphics_cards, loaded_model, loads, meter, over_time, this_pc_speed
-from widgets.words import _, language, moment, plural, size
+from widgets.words import _, language, memory, moment, plural, size
 
 _REMEMBERED_SECONDS = 3600
 _NOTEWORTHY_SWAP = 500_000_000
@@ -74,7 +74,7 @@ def _verdict(hardware: Hardware) -> None:
     elif hardware.unified_memory:
         st.success(
             _("{gpu}: processor and graphics share {memory} of memory.").format(
-                gpu=literal(gpu.name), memory=meter.memory(hardware.ram_total)
+                gpu=literal(gpu.name), memory=memory(hardware.ram_total)
             ),
             icon=":material/bolt:",
         )
@@ -99,22 +99,22 @@ def _cards_verdict(gpus: Sequence[Gpu], largest: Gpu) -> None:
             _(
                 "Other programs hold {taken} of the {total} of graphics memory. Close them to give models"
                 " room there."
-            ).format(taken=meter.memory(taken), total=meter.memory(total)),
+            ).format(taken=memory(taken), total=memory(total)),
             icon=":material/memory:",
         )
     elif len(gpus) > 1:
         st.success(
             _("{cards} with {memory} together; the largest alone has {largest}.").format(
                 cards=plural("{count} graphics card", "{count} graphics cards", len(gpus)),
-                memory=meter.memory(total),
-                largest=meter.memory(largest.total),
+                memory=memory(total),
+                largest=memory(largest.total),
             ),
             icon=":material/bolt:",
         )
     else:
         st.success(
             _("{gpu} with {memory}: models that fit there answer fastest.").format(
-                gpu=literal(largest.name), memory=meter.memory(total)
+                gpu=literal(largest.name), memory=memory(total)
             ),
             icon=":material/bolt:",
         )
@@ -156,7 +156,7 @@ def _now() -> None:
         if sample.swap_used > _NOTEWORTHY_SWAP:
             _warn(
                 _("{size} are swapped to the disk; a loaded model may answer slowly.").format(
-                    size=meter.memory(sample.swap_used)
+                    size=memory(sample.swap_used)
                 )
             )
 
@@ -191,7 +191,7 @@ def _holders(sample: Sample) -> list[str]:
     if sample.swap_total:
         lines.append(
             _("Swap {used} of {total}").format(
-                used=meter.memory(sample.swap_used), total=meter.memory(sample.swap_total)
+                used=memory(sample.swap_used), total=memory(sample.swap_total)
             )
         )
     return lines
@@ -199,7 +199,7 @@ def _holders(sample: Sample) -> list[str]:
 
 def _unbroken(held: int) -> str:
     """Bytes whose figure and unit stay on one line."""
-    return meter.memory(held).replace(" ", "\N{NO-BREAK SPACE}")
+    return memory(held).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _vanished(sample: Sample) -> list[tuple[Gpu, float]]:
@@ -254,7 +254,7 @@ def _inventory(hardware: Hardware) -> None:
     rows = [
         (_("Processor"), f"{hardware.cpu_name} · {cores}"),
         (_("Vector instructions"), ", ".join(vectors) or _("none that speed models up")),
-        (_("Memory"), meter.memory(hardware.ram_total)),
+        (_("Memory"), memory(hardware.ram_total)),
         *((_("Graphics card"), words) for words in _card_kinds(hardware)),
         (_("Disk of the data folder"), size(hardware.disk_total)),
         (_("System"), hardware.system),
@@ -272,7 +272,7 @@ def _card_kinds(hardware: Hardware) -> list[str]:
     kinds = Counter((gpu.name, gpu.total) for gpu in hardware.gpus)
     return [
         (f"{count} × " if count > 1 else "")
-        + _("{name}, {total}").format(name=name, total=meter.memory(total))
+        + _("{name}, {total}").format(name=name, total=memory(total))
         for (name, total), count in kinds.items()
     ]
 

@@ -255,15 +255,15 @@ def test_a_model_that_does_not_fit_leaves_the_loaded_one_and_says_why_in_both_la
     def refuse(*arguments, **keywords):
         found = plan(*arguments, **keywords)
         return replace(
-            found, fits=False, total=8_600_000_000, growth=500_000_000, free=7_400_000_000
+            found, fits=False, total=86 << 30, growth=5 << 30, free=74 << 30
         )
 
     monkeypatch.setattr(planning, "plan", refuse)
     with pytest.raises(ModelDoesNotFit) as refused:
         services.load_model(model_id)
     assert services.engines.loaded.pid == before
-    assert "needs 9.1 GB; 7.4 GB are free" in refused.value.text("en")
-    assert "cần 9,1 GB; đang trống 7,4 GB" in refused.value.text("vi")
+    assert "needs 91.0 GB; 74.0 GB are free" in refused.value.text("en")
+    assert "cần 91,0 GB; đang trống 74,0 GB" in refused.value.text("vi")
 
 
 def test_what_is_loaded_counts_as_free_for_the_next_plan(services, model_id, monkeypatch):

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from chatbot.cli.terminal import Json, language, show
+from chatbot.i18n import GB
 from chatbot.settings import Paths
 from chatbot.types import Gpu
 
@@ -91,7 +92,7 @@ def _text(found: dict[str, Any]) -> str:
         lines.append(f"GPU {gpu['index']} {gpu['name']} · {_used(gpu['total'], gpu['free'])}")
         lines.append(f"      {' · '.join(figures)}")
         lines += [
-            f"      {program['name']} ({program['pid']}) {program['memory'] / (1 << 30):.1f} GB"
+            f"      {program['name']} ({program['pid']}) {program['memory'] / GB:.1f} GB"
             for program in gpu["programs"]
             if program["memory"]
         ]
@@ -104,9 +105,9 @@ def _text(found: dict[str, Any]) -> str:
     return "\n".join([*lines, found["reason"]])
 
 
-def _used(total: int, free: int, unit: int = 1 << 30) -> str:
+def _used(total: int, free: int, unit: int = GB) -> str:
     return _of(total - free, total, unit)
 
 
-def _of(used: int, total: int, unit: int = 1 << 30) -> str:
+def _of(used: int, total: int, unit: int = GB) -> str:
     return f"{used / unit:.1f} / {total / unit:.1f} GB"

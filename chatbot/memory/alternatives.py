@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from chatbot.errors import ModelError, SettingsError
 from chatbot.hardware.detect import Installed
-from chatbot.i18n import N_, figure, translate
+from chatbot.i18n import GB, N_, figure, translate
 from chatbot.memory import plan as planning
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.footprint import Place
@@ -105,7 +105,7 @@ class Alternative:
             if self.place == "gpu":
                 text = N_("With {size} GB more free on the GPU: {what}")
             return translate(text, language).format(
-                size=figure(self.more / planning.GB, language), what=what
+                size=figure(self.more / GB, language), what=what
             )
         return what
 

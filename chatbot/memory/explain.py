@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chatbot.i18n import N_, figure, translate
+from chatbot.i18n import GB, N_, figure, translate
 from chatbot.types import Language, MemoryPlan, Note
-
-GB = 10**9
 
 PART_NAMES: Mapping[str, str] = {
     "weights": N_("weights"),

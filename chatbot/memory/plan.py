@@ -13,7 +13,7 @@ from typing import Any
 
 from chatbot.errors import MissingBackend, ModelError, SettingsError
 from chatbot.hardware.detect import Installed
-from chatbot.i18n import N_
+from chatbot.i18n import GB, N_
 from chatbot.memory.explain import explain
 from chatbot.memory.facts import ModelFacts
 from chatbot.memory.footprint import KV_TYPES, PRECISIONS
@@ -40,8 +40,6 @@ SMALLEST_CONTEXT = 1024
 USUAL_BATCH = 512
 BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")  # without one, torch computes BF16 slowly on a CPU
 WORTH_SAYING = 500_000_000
-
-GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from functools import cache
 
 from chatbot.hardware.detect import Installed, installed
 from chatbot.hardware.speeds import Speeds
-from chatbot.i18n import N_, translate
+from chatbot.i18n import GB, N_, translate
 from chatbot.memory.facts import Layer, ModelFacts
 from chatbot.memory.outline import LADDER, outlined
 from chatbot.memory.plan import ROOMY_CONTEXT, Wishes, plan
@@ -80,8 +80,8 @@ def recommend_text(hardware: Hardware, language: Language) -> str:
     return sentence.format(
         billions=f"{best.billions:g}".replace(".", decimal),
         precision=best.precision,
-        needs=f"{best.needs / 1e9:.1f}".replace(".", decimal),
-        free=f"{best.free / 1e9:.1f}".replace(".", decimal),
+        needs=f"{best.needs / GB:.1f}".replace(".", decimal),
+        free=f"{best.free / GB:.1f}".replace(".", decimal),
         device=best.device,
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
+from chatbot.i18n import GB
 from chatbot.markup import literal
 from chatbot.memory.explain import explain, fullness
 from chatbot.memory.speed import tokens_per_second
 from chatbot.services import services
 from chatbot.types import MemoryPlan, ModelArtifact
-from widgets.words import _, decimal, language, size
+from widgets.words import _, decimal, language, memory
 
 _TIGHT = 0.85
 """Above this share of the free memory a model fits, but little is left for other programs."""
@@ -34,7 +35,7 @@ def show(plan: MemoryPlan) -> None:
 def brief(plan: MemoryPlan, what: str) -> None:
     """The verdict and its two numbers on one line; the parts come with the pointer."""
     words = _("{what} needs {total} GB; {free} GB are free").format(
-        what=what, total=decimal(plan.total / 1e9), free=decimal(plan.free / 1e9)
+        what=what, total=decimal(plan.total / GB), free=decimal(plan.free / GB)
     )
     _line(plan, [words, speed(plan)])
 
@@ -77,8 +78,12 @@ def _needs(plan: MemoryPlan) -> str:
     if plan.cards and not plan.device.endswith("+cpu"):
         needed = sum(sum(card.parts.values()) for card in plan.cards)
         words = _("Needs {total}; {free} are free on the GPU")
-        return words.format(total=size(needed), free=size(sum(card.free for card in plan.cards)))
-    return _("Needs {total}; {free} are free").format(total=size(plan.total), free=size(plan.free))
+        return words.format(
+            total=memory(needed), free=memory(sum(card.free for card in plan.cards))
+        )
+    return _("Needs {total}; {free} are free").format(
+        total=memory(plan.total), free=memory(plan.free)
+    )
 
 
 def _figure(number: float) -> str:

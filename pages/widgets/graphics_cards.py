@@ -10,7 +10,7 @@ import streamlit as st
 from chatbot.hardware.process import name_of
 from chatbot.types import Gpu
 from widgets import meter
-from widgets.words import _, decimal
+from widgets.words import _, decimal, memory
 
 _PROGRAMS = 5
 _STYLE = """
@@ -96,7 +96,7 @@ def _programs(gpu: Gpu) -> str:
         for program in gpu.programs
         if program.memory
     ]
-    return " · ".join(f"{escape(name)} {meter.memory(held)}" for name, held in told[:_PROGRAMS])
+    return " · ".join(f"{escape(name)} {memory(held)}" for name, held in told[:_PROGRAMS])
 
 
 def _drivers(gpus: Sequence[Gpu]) -> list[str]:

@@ -12,8 +12,7 @@ from chatbot.errors import ChatbotError
 from chatbot.hardware.monitor import Sample
 from chatbot.markup import literal
 from chatbot.services import services
-from widgets.meter import memory
-from widgets.words import _, language, plural, seconds
+from widgets.words import _, language, memory, plural, seconds
 
 _SHOW_FREED_SECONDS = 60
 _BACKENDS = {"llama_cpp": "llama.cpp", "transformers": "transformers", "openai": "OpenAI API"}

@@ -9,7 +9,7 @@ import streamlit as st
 from chatbot.memory.calibration import Correction, Load
 from chatbot.services import services
 from widgets import meter
-from widgets.words import _, decimal, moment, plural
+from widgets.words import _, decimal, memory, moment, plural
 
 _SHOWN = 8
 _BACKENDS = {"llama_cpp": "llama.cpp", "transformers": "transformers"}
@@ -99,8 +99,8 @@ def _row(load: Load) -> str:
     plan = load.plan
     error = f"{decimal(100 * load.error).replace('-', '−')} %"
     figures = (
-        meter.memory(load.predicted),
-        meter.memory(load.measured),
+        memory(load.predicted),
+        memory(load.measured),
         (error if load.error < 0 else f"+{error}") if load.complete else "–",
         decimal(plan.context, 0),
     )

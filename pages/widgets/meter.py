@@ -7,9 +7,8 @@ from html import escape
 
 import streamlit as st
 
-from widgets.words import _, decimal
+from widgets.words import _, decimal, memory
 
-_GB = 1 << 30
 _STYLE = """
 <style>
 .hearth-bar { display: flex; height: 0.8rem; border-radius: 0.4rem; overflow: hidden;
@@ -38,13 +37,6 @@ _STYLE = """
 .hearth-key .hearth-free { background: color-mix(in srgb, currentColor 12%, transparent); }
 </style>
 """
-
-
-def memory(number: float) -> str:
-    """Bytes of memory as every system shows them: an 8 GB card has 8.0 GB, not 8.6."""
-    if number >= _GB / 10:
-        return f"{decimal(number / _GB)} GB"
-    return f"{decimal(number / (1 << 20), 0)} MB"
 
 
 def cores(load: float, loads: Sequence[float]) -> None:

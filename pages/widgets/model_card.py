@@ -21,7 +21,7 @@ from widgets import (
     out_of_memory,
     plan_view,
 )
-from widgets.words import _, decimal, language, moment, plural, size
+from widgets.words import _, decimal, language, memory, moment, plural, size
 
 if TYPE_CHECKING:
     from chatbot.memory.relief import Cure
@@ -158,7 +158,7 @@ def _bench(bench: dict[str, Any]) -> str:
         predicted = predicted.get("total")
     if peak:
         words = _("memory {measured}, predicted {predicted}") if predicted else "{measured}"
-        parts.append(words.format(measured=size(peak), predicted=size(predicted or 0)))
+        parts.append(words.format(measured=memory(peak), predicted=memory(predicted or 0)))
     if at := bench.get("at"):
         parts.append(moment(at))
     return " · ".join(parts)

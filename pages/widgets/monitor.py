@@ -9,8 +9,7 @@ import streamlit as st
 from chatbot.i18n import LANGUAGES
 from chatbot.markup import literal
 from chatbot.services import services
-from widgets.meter import memory
-from widgets.words import _, decimal, language, plural
+from widgets.words import _, decimal, language, memory, plural
 
 _NEARLY_FULL = 0.9
 _MOST_CARDS = 2

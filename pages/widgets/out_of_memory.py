@@ -10,7 +10,7 @@ import streamlit as st
 from chatbot.errors import ChatbotError, OutOfMemory
 from chatbot.markup import literal
 from chatbot.services import services
-from widgets.words import _, language, size
+from widgets.words import _, language, memory
 
 if TYPE_CHECKING:
     from chatbot.memory.relief import Cure
@@ -97,5 +97,5 @@ def _cost(cure: Cure) -> str:
         words = cure.text(language()).partition(": ")[2]
         change = f"{words[:1].upper()}{words[1:]}. "
     numbers = _("Needs {needs}, {saves} less.")
-    numbers = numbers.format(needs=size(cure.needs), saves=size(cure.saves))
+    numbers = numbers.format(needs=memory(cure.needs), saves=memory(cure.saves))
     return f"{change}{numbers} {cure.price(language())}"

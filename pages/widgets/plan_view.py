@@ -16,7 +16,7 @@ from chatbot.memory.explain import PART_NAMES, sentences
 from chatbot.services import services
 from chatbot.types import MemoryPlan, ModelArtifact
 from widgets import fit_badge
-from widgets.words import _, decimal, language, size
+from widgets.words import _, decimal, language, memory
 
 if TYPE_CHECKING:
     from chatbot.memory.alternatives import Alternative
@@ -103,10 +103,10 @@ def _bar(place: _Place, *, named: bool) -> str:
     named_parts = [(key, _(names[key]), part) for key, part in shown if part >= total / 100]
     named_parts.append(("free", _("left free"), max(place.free - total - place.growth, 0)))
     key = "".join(
-        f'<span><i class="{kind}"></i>{escape(words)} {size(bytes_)}</span>'
+        f'<span><i class="{kind}"></i>{escape(words)} {memory(bytes_)}</span>'
         for kind, words, bytes_ in named_parts
     )
-    words = _("{total} of {free}").format(total=size(total), free=size(place.free))
+    words = _("{total} of {free}").format(total=memory(total), free=memory(place.free))
     head = f"<p><span>{escape(place.name)}</span><span>{words}</span></p>" if named else ""
     label = escape(f"{place.name}: {words}")
     return f'{head}<div role="img" aria-label="{label}">{spans}</div><small>{key}</small>'

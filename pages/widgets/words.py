@@ -7,7 +7,7 @@ from datetime import datetime
 
 import streamlit as st
 
-from chatbot.i18n import preferred_language, translate, translate_plural
+from chatbot.i18n import GB, preferred_language, translate, translate_plural
 from chatbot.services import services
 from chatbot.types import Language
 
@@ -26,12 +26,19 @@ def plural(singular: str, many: str, count: int) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes in the unit people use."""
+    """Bytes of files and disks in the unit people use."""
     for unit in ("B", "KB", "MB"):
         if number < 1000:
             return f"{decimal(number, 0)} {unit}"
         number /= 1000
     return f"{decimal(number, 1)} GB"
+
+
+def memory(number: float) -> str:
+    """Bytes of memory, where an 8 GB card has 8.0 GB and not 8.6."""
+    if number >= GB / 10:
+        return f"{decimal(number / GB)} GB"
+    return f"{decimal(number / (1 << 20), 0)} MB"
 
 
 def decimal(number: float, digits: int = 1) -> str:

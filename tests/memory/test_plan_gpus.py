@@ -129,12 +129,12 @@ def test_a_card_full_of_other_programs_is_named(monkeypatch: pytest.MonkeyPatch)
     here = with_cards(monkeypatch, cards_of("full"))
     found = plan(here, outlined(three_billion(), "Q4_K_M"))
     assert (found.device, found.gpu_layers) == ("cpu", 0)
-    assert "RTX 4070 has only 0.5 of 12.9 GB free" in found.reason
+    assert "RTX 4070 has only 0.5 of 12.0 GB free" in found.reason
     busy = plan(
         with_cards(monkeypatch, [Card(total=8 * GIB, free=5 * GIB)]),
         outlined(three_billion(), "Q4_K_M"),
     )
-    assert "Other programs hold 3.2 of the 8.6 GB on the GPU" in busy.reason
+    assert "Other programs hold 3.0 of the 8.0 GB on the GPU" in busy.reason
 
 
 def test_a_card_that_vanishes_between_two_looks_is_no_longer_planned_with(
@@ -214,7 +214,7 @@ def test_what_search_will_still_take_is_kept_free_and_said() -> None:
     alone = plan(pc(8, 4.2), facts)
     shared = plan(pc(8, 4.2), facts, beside=Beside(("bge-m3",), ram=1_000_000_000))
     assert alone.context > shared.context
-    assert "1.0 GB are kept for searching your documents (bge-m3)" in shared.reason
+    assert "0.9 GB are kept for searching your documents (bge-m3)" in shared.reason
     on_card = pc(32, 24, card(5, 8))
     assert plan(on_card, facts).device == "cuda"
     squeezed = plan(on_card, facts, beside=Beside(("bge-m3",), gpu=3_000_000_000))
@@ -253,7 +253,7 @@ def test_where_the_driver_does_not_tell_the_plan_of_the_loaded_model_says_what_c
 
 def test_what_makes_room_is_named_with_what_it_gives_back() -> None:
     found = plan(pc(), llama(), evicts=[Evicted("Qwen3-4B", 3 * GB, GB)])
-    assert "Qwen3-4B makes room for it and gives back 4.0 GB" in found.reason
+    assert "Qwen3-4B makes room for it and gives back 3.7 GB" in found.reason
 
 
 # --- the cache's type -----------------------------------------------------------------------

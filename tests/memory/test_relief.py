@@ -130,7 +130,7 @@ def test_every_way_needs_less_where_memory_ran_out_and_says_how_much(
 def test_a_cure_and_its_error_survive_being_stored() -> None:
     cures = [*relieved(ON_CPU, three_billion()), quotes("extractive")]
     error = OutOfMemory(
-        "SIGKILL", name="3B", phase="prefill", place="ram", freed={"ram": [9 * 10**9, 10**9]}
+        "SIGKILL", name="3B", phase="prefill", place="ram", freed={"ram": [9 << 30, 1 << 30]}
     )
     error.add(cures=[cure.to_dict() for cure in cures])
     back = ChatbotError.from_json(error.to_json())

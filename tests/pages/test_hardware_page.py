@@ -243,7 +243,7 @@ def test_the_last_out_of_memory_has_its_cause_and_its_cure(
     open_page, services, monkeypatch, chosen
 ):
     cure = Cure("batch", "m", saves=GIB, words=WORDS["batch"], values={"new": 128, "old": 512})
-    freed = {"ram": [9 * 10**9, 2 * 10**9]}
+    freed = {"ram": [9 << 30, 2 << 30]}
     error = OutOfMemory(name="Llama", phase="prefill", freed=freed, cures=[cure.to_dict()])
     last = Incident(1, 1_800_000_000.0, error, cure if chosen else None)
     monkeypatch.setattr(services, "last_out_of_memory", lambda: last)

@@ -20,7 +20,7 @@ __all__ = ["tiny_gguf", "tiny_hf"]
 def error() -> OutOfMemory:
     hardware, facts = pc(32, 28, card(7.5)), three_billion()
     cures = relieve(plan(hardware, facts), Case(hardware, facts), "m", place="gpu", phase="decode")
-    freed = {"ram": [9_300_000_000, 6_100_000_000], "gpu": [7_900_000_000, 600_000_000]}
+    freed = {"ram": [9_300_000_000, 6_100_000_000], "gpu": [79 << 30, 6 << 30]}
     made = OutOfMemory("CUDA error", name="*Llama*", phase="decode", place="gpu", freed=freed)
     made.add(cures=[cure.to_dict() for cure in (*cures, quotes(QUOTES))])
     return made
@@ -46,7 +46,7 @@ def test_what_happened_what_came_back_and_every_way_on_is_said(open_page, failed
     app = open_page(conversation=failed.conversation_id)
     assert "Twelve d" in shown(app), "what was written is kept"
     assert "Memory ran out while the model “*Llama*” was writing the answer." in shown(app)
-    assert "Graphics memory in use: 7.9 GB then, 0.6 GB now." in shown(app)
+    assert "Graphics memory in use: 79.0 GB then, 6.0 GB now." in shown(app)
     assert "KV cache q8_0 instead of f16. Needs" in shown(app)
     keys = [
         button.key.split("-")[1] for button in app.button if (button.key or "").startswith("cure-")

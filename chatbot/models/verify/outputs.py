@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from chatbot.errors import BrokenModel, OutOfMemory
-from chatbot.i18n import N_
+from chatbot.i18n import GB, N_
 from chatbot.memory.headers import read_model
 from chatbot.models.files import Report
 from chatbot.models.verify import thresholds
@@ -345,7 +345,7 @@ def _needed(model: StoredModel, *, wide: bool) -> int:
 
 
 def _room(needed: int, free: int) -> dict[str, str]:
-    return {"needed": f"{needed / 1e9:.1f}", "free": f"{free / 1e9:.1f}"}
+    return {"needed": f"{needed / GB:.1f}", "free": f"{free / GB:.1f}"}
 
 
 def _free() -> int:
