@@ -181,7 +181,8 @@ def _richer(case: Case, found: MemoryPlan, others: Sequence[Variant]) -> Iterato
     longer = [context for context in CONTEXTS if found.context < context <= most]
     for context in reversed(longer):
         if (one := _now("context", case, context=context)) and _as_quick(one.plan, found):
-            yield replace(one, wishes={"context": context, "kv_type": one.plan.kv_type})
+            cache = {"kv_type": one.plan.kv_type} if one.plan.backend == "llama_cpp" else {}
+            yield replace(one, wishes={"context": context, **cache})
             break
     if longer and found.device.endswith("+cpu"):
         fewer = _now("gpu_layers", case, context=longer[0])

@@ -24,6 +24,9 @@ _FAINTEST = 0.01
 ASKED_START, ASKED_END = 3_000, 1_000
 """Characters of a longer question (a pasted page) that are looked up: what is asked stands first or last."""
 
+LOOKS = 3
+"""How often is looked where what was found is gone again by the time it is read."""
+
 READ = 20
 """Leading passages whose texts are read for a second look."""
 
@@ -141,10 +144,13 @@ class Search:
         """
         if len(question) > ASKED_START + ASKED_END:
             question = f"{question[:ASKED_START]} {question[1 - ASKED_END :]}"
-        candidates = self._index.query(question, max(limit, CANDIDATES), filter, mode)
+        for _ in range(LOOKS):
+            candidates = self._index.query(question, max(limit, CANDIDATES), filter, mode)
+            ranked = _first_look(candidates)[: max(READ, limit + JUDGED)]
+            known = self._index.passages([hit.passage_id for _, hit in ranked])
+            if len(known) == len(ranked):
+                break  # else a document was cut anew between the two: its passages have other ids now
         asked = candidates.question or question
-        ranked = _first_look(candidates)[: max(READ, limit + JUDGED)]
-        known = self._index.passages([hit.passage_id for _, hit in ranked])
         ranked = [(score, hit) for score, hit in ranked if hit.passage_id in known]
         ranked = _second_look(asked, candidates, ranked, known)
         if rerank:

@@ -88,9 +88,10 @@ def written(data: Path) -> int:
     """Bytes of the model that is being made."""
     total = 0
     for begun in (data / "models").glob(".*"):
-        for file in begun.rglob("*"):
-            with contextlib.suppress(OSError):
-                total += file.stat().st_size
+        with contextlib.suppress(OSError):  # the folder itself may be gone by now
+            for file in begun.rglob("*"):
+                with contextlib.suppress(OSError):
+                    total += file.stat().st_size
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -348,10 +349,13 @@ def test_a_killed_process_lists_nothing_and_leaves_the_source(
     before = hashes(tiny_hf)
 
     def kill(_fraction: float, _message: str = "", **_values: Any) -> None:
-        found = list(children())
-        if any("models.converter" in " ".join(child.cmdline()) for child in found):
-            for child in found:
-                if victim in " ".join(child.cmdline()):
+        found = []
+        for child in children():
+            with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                found.append((child, " ".join(child.cmdline())))
+        if any("models.converter" in words for _, words in found):
+            for child, words in found:
+                if victim in words:
                     child.kill()
 
     with pytest.raises(ChildDied):

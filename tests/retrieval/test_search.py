@@ -75,6 +75,19 @@ def test_equal_scores_stand_in_the_documents_order_every_time():
         assert ids(Search(Shelf(hits(*order))).find("học vụ", limit=3)) == ["a1", "a3", "b1"]
 
 
+def test_what_was_cut_anew_while_it_was_found_is_found_again():
+    class CutAnew(Shelf):
+        def query(self, text, limit, filter, mode):  # noqa: A002
+            found = super().query(text, limit, filter, mode)
+            self.hits = hits(("b1", 9.0), ("b2", 5.0))
+            return found
+
+    shelf = CutAnew(hits(("a1", 9.0), ("a2", 5.0)), gone=("a1", "a2"))
+    found = Search(shelf).find("học vụ")
+    assert [result.passage.id for result in found.results] == ["b1", "b2"]
+    assert len(shelf.asked) == 2
+
+
 def test_a_passage_that_is_gone_by_now_is_left_out_and_the_next_moves_up():
     found = Search(Shelf(hits(("a1", 9.0), ("b1", 5.0), ("c1", 4.0)), gone=("a1",))).find(
         "học vụ", limit=2
