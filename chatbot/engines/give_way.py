@@ -14,15 +14,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any
 
 import psutil
 
-SECONDS = 1.0
-"""Between two looks at the processor."""
+SECONDS = 0.25
+"""Between two looks at the processor, while an answer is written."""
 _LIST_SECONDS = 10.0
-TAKEN, FREE = 0.5, 0.25
-"""A core counts as taken from one share of its time, and as free again below the other."""
+TAKEN, FREE = 0.6, 0.5
+"""A core counts as taken from one share of its time, and as free again below the other: two threads on two
+cores write faster than one until another program has 0.58 of a core (docs/decisions.md)."""
 
 
 def threads_beside(busy: Sequence[float], now: int, most: int, cores: int) -> int:
@@ -44,17 +46,30 @@ def threads_beside(busy: Sequence[float], now: int, most: int, cores: int) -> in
 
 
 class GivingWay:
-    """Looks at the processor each second in a thread of its own, and says when to run other threads."""
+    """Looks at the processor in a thread of its own during one answer, and says when to run other threads.
+
+    An answer begins with all of them: what kept the processor busy before it, its own question being
+    searched for among that, is over.
+    """
 
     def __init__(self, apply: Callable[[int], None], most: int) -> None:
         """`apply` is called in that thread with the number of threads to run from now on."""
         self._apply = apply
         self._most = self._now = most
         self._ended = threading.Event()
+        apply(most)
         self._thread = threading.Thread(target=self._watch, name="giving way", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    def __enter__(self) -> GivingWay:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """End it; `apply` is not called any more afterwards."""
         self._ended.set()
         self._thread.join()

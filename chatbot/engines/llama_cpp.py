@@ -11,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,7 @@ class LlamaCpp:
             precision=self._precision(),
             template=self._template.kind,
         )
-        most = max(self._threads, self._threads_batch)
-        self._giving_way = None if spec.steady else GivingWay(self._run_on, most)
+        self._steady = spec.steady
 
     def stream(
         self,
@@ -135,15 +135,16 @@ class LlamaCpp:
         answer: list[int] = []
         drafter = self._drafter(prompt) if options.drafting and self._can_try else None
         try:
-            for progress in self._prefill(prompt, cached, cancelled, pause):
-                yield Delta(progress=progress)
-            finish: Finish = "cancelled"
-            if len(self.read) == len(prompt):
-                stops = (*options.stop, *rendered.stops)
-                with Sampling(self, options, drafter) as pen:
-                    finish = yield from write(
-                        pen, answer, options.max_tokens, stops, clock, cancelled
-                    )
+            with self._giving_way():
+                for progress in self._prefill(prompt, cached, cancelled, pause):
+                    yield Delta(progress=progress)
+                finish: Finish = "cancelled"
+                if len(self.read) == len(prompt):
+                    stops = (*options.stop, *rendered.stops)
+                    with Sampling(self, options, drafter) as pen:
+                        finish = yield from write(
+                            pen, answer, options.max_tokens, stops, clock, cancelled
+                        )
         finally:
             self._transcript.remember(rendered.text, prompt, answer)
             self.recall.ended(rendered.text, prompt, answer)
@@ -170,8 +171,6 @@ class LlamaCpp:
 
     def close(self) -> None:
         """Free the weights and the KV cache."""
-        if self._giving_way:
-            self._giving_way.close()
         self._template.close()
         self.library.llama_free(self.context)
         self.library.llama_model_free(self._model)
@@ -237,6 +236,12 @@ class LlamaCpp:
         if not context:
             raise self._complaint(ModelError, "llama.cpp cannot make a context for it")
         return context
+
+    def _giving_way(self) -> AbstractContextManager[object]:
+        """Fewer threads while other programs want the processor, unless a person chose how many."""
+        if self._steady:
+            return nullcontext()
+        return GivingWay(self._run_on, max(self._threads, self._threads_batch))
 
     def _run_on(self, threads: int) -> None:
         """Use at most so many threads from the next step on; may be called while another thread decodes."""

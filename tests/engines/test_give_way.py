@@ -28,8 +28,9 @@ BUSY = "while True: pass"
         ((1.0, 1.0), 1, 2, 2, 1),  # and keeps it
         ((1.0, 0.0), 1, 2, 2, 1),  # it may only be waiting for its disk
         ((0.0, 0.1), 1, 2, 2, 2),  # it has ended
-        ((0.3, 0.4), 1, 2, 2, 1),  # between the two marks nothing changes
-        ((0.3, 0.4), 2, 2, 2, 2),
+        ((0.5, 0.55), 1, 2, 2, 1),  # between the two marks nothing changes
+        ((0.5, 0.55), 2, 2, 2, 2),
+        ((0.3, 0.4), 1, 2, 2, 2),  # a page that is drawn is no reason to stay behind
         ((3.0, 3.0), 8, 8, 16, 8),  # cores enough for both
         ((9.8, 9.8), 8, 8, 16, 6),
         ((16.0, 16.0), 8, 8, 16, 1),
@@ -104,16 +105,15 @@ def test_an_engine_is_told_to_use_fewer_threads_and_more_again(monkeypatch: pyte
     monkeypatch.setattr(OtherPrograms, "busy", lambda _self: busy[0])
     monkeypatch.setattr("chatbot.engines.give_way._processors", lambda: [None] * 2)
     monkeypatch.setattr(OtherPrograms, "_look", lambda _self: None)
-    giving_way = GivingWay(told.append, most=2)
-    try:
-        assert _within(5, lambda: told == [1])
+    with GivingWay(told.append, most=2):
+        assert _within(5, lambda: told == [2, 1])
         busy[0] = 0.0
-        assert _within(5, lambda: told == [1, 2])
-    finally:
-        giving_way.close()
+        assert _within(5, lambda: told == [2, 1, 2])
     busy[0] = 1.0
     time.sleep(0.05)
-    assert told == [1, 2]  # after its end nothing is told any more
+    assert told == [2, 1, 2]  # after its end nothing is told any more
+    with GivingWay(told.append, most=2):
+        assert told[3] == 2, "each answer begins with all threads"
 
 
 def test_the_model_runs_on_so_many_threads_unless_a_person_chose_them(tiny_gguf):
@@ -137,7 +137,8 @@ def test_the_model_runs_on_so_many_threads_unless_a_person_chose_them(tiny_gguf)
         engine.close()
     chosen = LlamaCpp(spec(threads=3, steady=True))
     try:
-        assert chosen._giving_way is None
+        with chosen._giving_way() as nobody:
+            assert nobody is None
         assert threads(chosen) == (3, 3)
     finally:
         chosen.close()
