@@ -254,9 +254,7 @@ def test_a_model_that_does_not_fit_leaves_the_loaded_one_and_says_why_in_both_la
 
     def refuse(*arguments, **keywords):
         found = plan(*arguments, **keywords)
-        return replace(
-            found, fits=False, total=86 << 30, growth=5 << 30, free=74 << 30
-        )
+        return replace(found, fits=False, total=86 << 30, growth=5 << 30, free=74 << 30)
 
     monkeypatch.setattr(planning, "plan", refuse)
     with pytest.raises(ModelDoesNotFit) as refused:
