@@ -50,6 +50,11 @@ PORTAL = N_(
 _NO_ANSWER = N_("no answer ({part}).")
 
 
+def names_repository(source: str) -> bool:
+    """Whether that is written as the hub writes repositories, such as owner/model."""
+    return "/" in source and bool(REPOSITORY.fullmatch(source))
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file of a repository: `sha256` where the hub keeps it as a large file, else git's hash of it."""

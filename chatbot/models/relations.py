@@ -30,10 +30,10 @@ def children_of(store: ModelStore, model_id: str) -> list[ModelArtifact]:
 
 def base_name(adapter: ModelArtifact) -> str:
     """The hub's name of the model that the adapter says it was trained on; '' where it names none."""
-    from chatbot.models.hub import REPOSITORY
+    from chatbot.models.hub import names_repository
 
     name = str((adapter.manifest.get("adapter") or {}).get("base", ""))
-    return name if "/" in name and REPOSITORY.fullmatch(name) else ""
+    return name if names_repository(name) else ""
 
 
 def is_lora_file(model: ModelArtifact) -> bool:

@@ -25,7 +25,7 @@ from chatbot.memory.gguf import GgufHeader, read_start
 from chatbot.memory.headers import assembled
 from chatbot.memory.outline import outlined
 from chatbot.models.fetching import file_of_type, needed, quantisations, small_json
-from chatbot.models.hub import REPOSITORY, Hub
+from chatbot.models.hub import Hub, names_repository
 
 if TYPE_CHECKING:
     from chatbot.models.hub import RemoteFile, RemoteModel
@@ -58,8 +58,7 @@ def facts_for_plan(repo: str, kind: str = "", file: str | None = None) -> ModelF
 
 def is_repository(source: str) -> bool:
     """Whether it is named as the hub names repositories, and nothing on this PC begins like it."""
-    owner, _, name = source.partition("/")
-    return bool(name and REPOSITORY.fullmatch(source)) and not Path(owner).exists()
+    return names_repository(source) and not Path(source.partition("/")[0]).exists()
 
 
 class Reading(Protocol):

@@ -136,9 +136,9 @@ def kind_of(path: Path) -> str:
 
 def is_repository(source: str) -> bool:
     """Whether that may be a repository of the hub, such as owner/model."""
-    from chatbot.models.hub import REPOSITORY
+    from chatbot.models.hub import names_repository
 
-    return bool(REPOSITORY.fullmatch(source)) and "/" in source
+    return names_repository(source)
 
 
 def _download(remote: Remote) -> Stage:
