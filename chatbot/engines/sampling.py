@@ -10,55 +10,41 @@ from typing import Any, Protocol
 
 from chatbot.engines.base import REPEAT_WINDOW, seed_of
 from chatbot.engines.drafting import LONGEST, Drafter
+from chatbot.engines.pen import DraftingPen, Reader
 from chatbot.types import GenerationOptions
 
 _LAST = -1
 
 
-class Reader(Protocol):
-    """What the pen needs of the engine: llama.cpp's handles, and the KV cache with its bookkeeping."""
+class LlamaReader(Reader, Protocol):
+    """llama.cpp's handles besides."""
 
     library: Any
     context: Any
     vocab: Any
 
-    @property
-    def room(self) -> int:
-        """How many more tokens fit into the context."""
-        ...
-
-    def piece(self, token: int) -> bytes: ...
-
     def take_in(self, batch: Any, token: int) -> None:
         """Read the batch, which begins with this token; what follows the token is only tried."""
         ...
 
-    def confirm(self, token: int) -> None:
-        """The next tried token stays."""
-        ...
 
-    def withdraw(self) -> None:
-        """Forget the tokens that were tried and not confirmed."""
-        ...
-
-
-class Sampling:
+class Sampling(DraftingPen):
     """The pen of one answer. With a drafter it reads several tokens at once, and writes the same ones.
 
     Each position is sampled by the same chain in the same order as without a draft; the draft only
     says which logits are there already.
     """
 
-    def __init__(self, engine: Reader, options: GenerationOptions, drafter: Drafter | None) -> None:
+    def __init__(
+        self, engine: LlamaReader, options: GenerationOptions, drafter: Drafter | None
+    ) -> None:
+        super().__init__(engine, drafter, options.max_tokens)
         self._engine = engine
-        self._drafter = drafter
-        self._left = options.max_tokens
         self._c = c = engine.library
         self._tokens = (ctypes.c_int32 * (1 + LONGEST))()
         self._batch = c.llama_batch_get_one(self._tokens, 1)
         self._every = (ctypes.c_int8 * (1 + LONGEST))(*[1] * (1 + LONGEST))
         self._batch.logits = self._every
-        self._draft: list[int] = []
         self._place = _LAST  # in the batch; the next token is sampled from its logits
         self._started = 0.0
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
@@ -86,33 +72,15 @@ class Sampling:
             self._started = 0.0
         return None if self._c.llama_vocab_is_eog(self._engine.vocab, token) else token
 
-    def piece(self, token: int) -> bytes:
-        return self._engine.piece(token)
-
-    def read(self, token: int) -> bool:
-        engine, drafter = self._engine, self._drafter
-        if not engine.room:
-            return False
-        self._left -= 1
-        if drafter:
-            drafter.took(token)
-        if self._draft and self._draft[0] == token:
-            del self._draft[0]
-            self._place += 1
-            engine.confirm(token)
-            return True
-        if self._draft:
-            engine.withdraw()
-        self._draft = drafter.propose(min(engine.room, self._left) - 1) if drafter else []
+    def _read_on(self, token: int) -> None:
         self._tokens[0] = token
         for place, guess in enumerate(self._draft, 1):
             self._tokens[place] = guess
         self._batch.n_tokens = 1 + len(self._draft)
         self._place = 0
-        if drafter:
+        if self._drafter:
             self._started = time.perf_counter()
-        engine.take_in(self._batch, token)
-        return True
+        self._engine.take_in(self._batch, token)
 
     def _steps(self, options: GenerationOptions) -> Iterator[Any]:
         c = self._c

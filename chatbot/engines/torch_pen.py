@@ -11,59 +11,42 @@ from typing import Any, Protocol
 
 from chatbot.engines.base import REPEAT_WINDOW, seed_of
 from chatbot.engines.drafting import Drafter
+from chatbot.engines.pen import DraftingPen, Reader
 from chatbot.types import GenerationOptions
 
 
-class Reader(Protocol):
-    """What the pen needs of the engine: the KV cache with its bookkeeping."""
-
-    @property
-    def room(self) -> int:
-        """How many more tokens fit into the context."""
-        ...
+class TorchReader(Reader, Protocol):
+    """Reads on the device besides."""
 
     @property
     def ends(self) -> frozenset[int]:
         """The tokens that end an answer."""
         ...
 
-    def piece(self, token: int) -> bytes: ...
-
     def take_in(self, tokens: Sequence[int], tried: Sequence[int] = ()) -> Any:
         """Read the tokens, and try those after them; logits after the last one and after each tried."""
         ...
 
-    def confirm(self, token: int) -> None:
-        """The next tried token stays."""
-        ...
 
-    def withdraw(self) -> None:
-        """Forget the tokens that were tried and not confirmed."""
-        ...
-
-
-class Sampling:
+class Sampling(DraftingPen):
     """The pen of one answer. With a drafter it reads several tokens at once, and writes the same ones."""
 
     def __init__(
         self,
-        engine: Reader,
+        engine: TorchReader,
         options: GenerationOptions,
         answer: list[int],
         drafter: Drafter | None,
     ) -> None:
         import torch
 
+        super().__init__(engine, drafter, options.max_tokens)
         self._torch: Any = torch
         self._engine = engine
         self._options = options
         self._answer = answer
-        self._drafter = drafter
-        self._left = options.max_tokens
         self._random = torch.Generator().manual_seed(seed_of(options))
-        self._draft: list[int] = []
         self._rows: list[tuple[Any, Any]] = []
-        self._place = 0
 
     def look(self, logits: Any) -> None:
         """These logits, a row for each position, say what comes after what was read last."""
@@ -73,29 +56,11 @@ class Sampling:
         token = self._choose(*self._rows[self._place])
         return None if token in self._engine.ends else token
 
-    def piece(self, token: int) -> bytes:
-        return self._engine.piece(token)
-
-    def read(self, token: int) -> bool:
-        engine, drafter = self._engine, self._drafter
-        if not engine.room:
-            return False
-        self._left -= 1
-        if drafter:
-            drafter.took(token)
-        if self._draft and self._draft[0] == token:
-            del self._draft[0]
-            self._place += 1
-            engine.confirm(token)
-            return True
-        if self._draft:
-            engine.withdraw()
-        self._draft = drafter.propose(min(engine.room, self._left) - 1) if drafter else []
+    def _read_on(self, token: int) -> None:
         started = time.perf_counter()
-        self.look(engine.take_in([token], self._draft))
-        if drafter:
-            drafter.experience.read(1 + len(self._draft), time.perf_counter() - started)
-        return True
+        self.look(self._engine.take_in([token], self._draft))
+        if self._drafter:
+            self._drafter.experience.read(1 + len(self._draft), time.perf_counter() - started)
 
     def _shortlists(self, logits: Any) -> list[tuple[Any, Any]]:
         """For each row the logits and numbers of the tokens that may be drawn, best first, on the CPU."""
